@@ -1,0 +1,95 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Layer is one stored snapshot: what it changes over its parent snapshot, or
+// all of its state if it has no parent (0). Entries are sorted by key; one with
+// event 0 removes its key from what the parents say.
+type Layer struct {
+	NID, Parent int64
+	Entries     []Entry
+}
+
+// Chain is the stored form of one snapshot, as the next snapshot needs to know
+// it: its layers' numbers and sizes, and the entries of all but the bottom one,
+// which are there as the Map already. It is immutable; the zero Chain belongs to
+// the empty state before a room's first event.
+type Chain struct {
+	links []link // oldest first
+}
+
+type link struct {
+	nid     int64
+	size    int
+	entries []Entry // nil for the bottom
+}
+
+// NewChain makes the chain of a snapshot from its layers, oldest first, as they
+// were read to Rebuild it. It fails if they do not follow on each other.
+func NewChain(layers []Layer) (Chain, error) {
+	var c Chain
+	for _, l := range layers {
+		if l.NID == 0 || l.Parent != c.Top() {
+			return Chain{}, fmt.Errorf("state: layer %d is stored over %d, not over %d", l.NID, l.Parent, c.Top())
+		}
+		c = c.push(l)
+	}
+	return c, nil
+}
+
+// Rebuild is the state that layers amount to, oldest first.
+func Rebuild(layers []Layer) *Map {
+	var m *Map
+	for _, l := range layers {
+		m = m.Apply(l.Entries)
+	}
+	return m
+}
+
+// Top is the number of the snapshot, 0 of the empty state.
+func (c Chain) Top() int64 {
+	if len(c.links) == 0 {
+		return 0
+	}
+	return c.links[len(c.links)-1].nid
+}
+
+// Depth is the number of layers that must be read to rebuild the snapshot.
+func (c Chain) Depth() int { return len(c.links) }
+
+// Next gives the layer to store as snapshot nid, which changes c's snapshot by
+// delta and so has the state after, and the chain of the new snapshot.
+//
+// The new layer takes over the top layers while it reaches half the size of
+// the next: then every layer is less than half of the one below, a chain over n
+// entries has at most log2(n)+2 layers, and an entry is written again at most
+// about log n times. What it took over stays stored for the snapshots that
+// build on it.
+func (c Chain) Next(nid int64, delta []Entry, after *Map) (Layer, Chain) {
+	entries := normal(delta)
+	keep := len(c.links)
+	for keep > 0 && 2*len(entries) >= c.links[keep-1].size {
+		keep--
+		if keep > 0 {
+			entries = merge(c.links[keep].entries, entries)
+		}
+	}
+	if keep == 0 {
+		entries = after.Entries()
+	}
+	below := Chain{c.links[:keep]}
+	layer := Layer{NID: nid, Parent: below.Top(), Entries: entries}
+	return layer, below.push(layer)
+}
+
+// push returns the chain with one more layer; c stays as it is.
+func (c Chain) push(l Layer) Chain {
+	top := link{nid: l.NID, size: len(l.Entries)}
+	if len(c.links) > 0 {
+		top.entries = l.Entries
+	}
+	return Chain{append(slices.Clip(c.links), top)}
+}

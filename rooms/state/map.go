@@ -1,0 +1,127 @@
+package state
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+)
+
+// KeyNID is the number of a pair of event type and state key; it is positive.
+type KeyNID int64
+
+// EventNID is the number of an event; it is positive. Where an Entry is a
+// change, 0 stands for "no event any more".
+type EventNID int64
+
+// Entry says which event stands at a key.
+type Entry struct {
+	Key   KeyNID
+	Event EventNID
+}
+
+// maxChunk bounds the entries of a chunk, and with them what a Set copies.
+const maxChunk = 256
+
+// minChunk is the size below which a chunk joins its neighbour.
+const minChunk = maxChunk / 4
+
+// Map is one version of a room's state: a sorted array of entries, cut into
+// chunks that versions share. A nil *Map is the empty state.
+type Map struct {
+	spans []span
+	n     int
+}
+
+// span is a chunk with its smallest key beside it, so that a search stays in
+// the index.
+type span struct {
+	min   KeyNID
+	chunk *chunk
+}
+
+type chunk struct{ entries []Entry }
+
+// Len is the number of entries.
+func (m *Map) Len() int {
+	if m == nil {
+		return 0
+	}
+	return m.n
+}
+
+// Get returns the event at the key.
+func (m *Map) Get(key KeyNID) (EventNID, bool) {
+	if m == nil {
+		return 0, false
+	}
+	i := m.find(key)
+	if i < 0 {
+		return 0, false
+	}
+	entries := m.spans[i].chunk.entries
+	j, ok := slices.BinarySearchFunc(entries, key, compareKey)
+	if !ok {
+		return 0, false
+	}
+	return entries[j].Event, true
+}
+
+// All yields the entries in the order of their keys.
+func (m *Map) All() iter.Seq2[KeyNID, EventNID] {
+	return func(yield func(KeyNID, EventNID) bool) {
+		if m == nil {
+			return
+		}
+		for _, s := range m.spans {
+			for _, e := range s.chunk.entries {
+				if !yield(e.Key, e.Event) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Entries lists the entries in the order of their keys.
+func (m *Map) Entries() []Entry {
+	all := make([]Entry, 0, m.Len())
+	if m != nil {
+		for _, s := range m.spans {
+			all = append(all, s.chunk.entries...)
+		}
+	}
+	return all
+}
+
+// find returns the index of the only chunk that can hold the key, -1 if the key
+// is smaller than all.
+func (m *Map) find(key KeyNID) int {
+	i, ok := slices.BinarySearchFunc(m.spans, key, func(s span, k KeyNID) int { return cmp.Compare(s.min, k) })
+	if ok {
+		return i
+	}
+	return i - 1
+}
+
+func compareKey(e Entry, key KeyNID) int { return cmp.Compare(e.Key, key) }
+
+// normal returns the entries sorted by key, each key once; of entries with the
+// same key the last counts. Entries that are so already come back as they are.
+func normal(entries []Entry) []Entry {
+	sorted := true
+	for i := 1; i < len(entries) && sorted; i++ {
+		sorted = entries[i-1].Key < entries[i].Key
+	}
+	if sorted {
+		return entries
+	}
+	entries = slices.Clone(entries)
+	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
+	kept := entries[:0]
+	for i, e := range entries {
+		if i+1 == len(entries) || entries[i+1].Key != e.Key {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
