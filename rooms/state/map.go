@@ -51,9 +51,6 @@ func (m *Map) Len() int {
 
 // Get returns the event at the key.
 func (m *Map) Get(key KeyNID) (EventNID, bool) {
-	if m == nil {
-		return 0, false
-	}
 	i := m.find(key)
 	if i < 0 {
 		return 0, false
@@ -96,6 +93,9 @@ func (m *Map) Entries() []Entry {
 // find returns the index of the only chunk that can hold the key, -1 if the key
 // is smaller than all.
 func (m *Map) find(key KeyNID) int {
+	if m == nil {
+		return -1
+	}
 	i, ok := slices.BinarySearchFunc(m.spans, key, func(s span, k KeyNID) int { return cmp.Compare(s.min, k) })
 	if ok {
 		return i
@@ -104,24 +104,3 @@ func (m *Map) find(key KeyNID) int {
 }
 
 func compareKey(e Entry, key KeyNID) int { return cmp.Compare(e.Key, key) }
-
-// normal returns the entries sorted by key, each key once; of entries with the
-// same key the last counts. Entries that are so already come back as they are.
-func normal(entries []Entry) []Entry {
-	sorted := true
-	for i := 1; i < len(entries) && sorted; i++ {
-		sorted = entries[i-1].Key < entries[i].Key
-	}
-	if sorted {
-		return entries
-	}
-	entries = slices.Clone(entries)
-	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
-	kept := entries[:0]
-	for i, e := range entries {
-		if i+1 == len(entries) || entries[i+1].Key != e.Key {
-			kept = append(kept, e)
-		}
-	}
-	return kept
-}
