@@ -1,0 +1,178 @@
+package httpx
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+)
+
+// Options are what an Edge is made of.
+type Options struct {
+	Auth           Authenticator                   // nil: no token is known
+	Log            *slog.Logger                    // nil: slog.Default()
+	Metrics        Metrics                         // nil: nothing is counted
+	Limits         *Limiter                        // nil: no rate limits
+	TrustedProxies []netip.Prefix                  // whose X-Forwarded-For is believed
+	NoQueryToken   bool                            // refuse ?access_token=
+	Now            func() time.Time                // nil: time.Now
+	Health         func(ctx context.Context) error // asked by /health; nil: always healthy
+}
+
+// Edge routes requests to the features. Add everything before serving.
+type Edge struct {
+	auth      Authenticator
+	log       *slog.Logger
+	metrics   Metrics
+	unknown   func(int, time.Duration) // counts requests of no route
+	limits    *Limiter
+	proxies   proxies
+	noQuery   bool
+	now       func() time.Time
+	surfaces  map[string]*surface
+	idPrefix  string
+	lastID    atomic.Uint64
+	draining  chan struct{}
+	drainOnce sync.Once
+}
+
+// New makes an edge that serves /health only.
+func New(o Options) *Edge {
+	e := &Edge{
+		auth: o.Auth, log: o.Log, metrics: o.Metrics, limits: o.Limits, proxies: o.TrustedProxies, noQuery: o.NoQueryToken,
+		now: o.Now, surfaces: make(map[string]*surface), idPrefix: rand.Text()[:6] + "-", draining: make(chan struct{}),
+	}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if e.metrics == nil {
+		e.metrics = noMetrics{}
+	}
+	e.unknown = e.metrics.Route("unknown", "", "unknown")
+	for _, def := range surfaceDefs {
+		e.surfaces[def.name] = newSurface(e, def)
+	}
+	e.Add("health", health(o.Health))
+	return e
+}
+
+// wall is the time of the machine, which is what the network's deadlines go by.
+func (e *Edge) wall() time.Time { return time.Now() }
+
+// Add gives routes to a surface. A route that is malformed, outside of the
+// surface's prefixes or there already is a panic: a mistake in the program.
+func (e *Edge) Add(surface string, routes ...Route) {
+	s := e.surfaces[surface]
+	if s == nil {
+		panic(fmt.Sprintf("httpx: there is no surface %q", surface))
+	}
+	for _, rt := range routes {
+		s.add(rt)
+	}
+}
+
+// Drain tells the long polls to end. It may be called more than once.
+func (e *Edge) Drain() { e.drainOnce.Do(func() { close(e.draining) }) }
+
+// Surfaces lists the names that Handler takes.
+func Surfaces() []string {
+	names := make([]string, 0, len(surfaceDefs))
+	for _, def := range surfaceDefs {
+		names = append(names, def.name)
+	}
+	return names
+}
+
+// Handler serves the named surfaces and those that belong to them: client
+// brings wellknown and admin, federation brings keys and wellknown, and all
+// bring health.
+func (e *Edge) Handler(serves ...string) http.Handler {
+	wanted := append([]string{"health"}, serves...)
+	if slices.Contains(serves, "client") {
+		wanted = append(wanted, "wellknown", "admin")
+	}
+	if slices.Contains(serves, "federation") {
+		wanted = append(wanted, "keys", "wellknown")
+	}
+	type mount struct {
+		prefix string
+		s      *surface
+	}
+	var mounts []mount
+	for _, def := range surfaceDefs {
+		if slices.Contains(wanted, def.name) {
+			for _, p := range def.prefixes {
+				mounts = append(mounts, mount{p, e.surfaces[def.name]})
+			}
+		}
+	}
+	// The first match counts: the longer prefix goes first.
+	slices.SortStableFunc(mounts, func(a, b mount) int { return len(b.prefix) - len(a.prefix) })
+	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	for _, m := range mounts {
+		if strings.HasSuffix(m.prefix, "/") {
+			router.PathPrefix(m.prefix).Handler(m.s)
+		} else {
+			router.Path(m.prefix).Handler(m.s)
+		}
+	}
+	router.NotFoundHandler = e.surfaces["unknown"]
+	return router
+}
+
+// token finds the access token of a request.
+// spec: client-server#using-access-tokens
+func (e *Edge) token(r *http.Request) string {
+	if header := r.Header["Authorization"]; len(header) > 0 {
+		scheme, token, _ := strings.Cut(header[0], " ")
+		if strings.EqualFold(scheme, "Bearer") {
+			return strings.TrimSpace(token)
+		}
+	}
+	if e.noQuery || r.URL.RawQuery == "" {
+		return ""
+	}
+	return queryValue(r.URL.RawQuery, "access_token")
+}
+
+// authenticate fills x.caller.
+func (e *Edge) authenticate(x *exchange, r *http.Request, rt *Route) error {
+	if rt.access == tokenIgnored {
+		return nil
+	}
+	token := e.token(r)
+	if token == "" {
+		if rt.access == tokenOptional {
+			return nil
+		}
+		return matrix.MissingToken()
+	}
+	if e.auth == nil {
+		return matrix.UnknownToken(false)
+	}
+	c, err := e.auth.Authenticate(&x.ctx, r, token)
+	if err != nil {
+		return err
+	}
+	addr := x.caller.Addr
+	x.caller = *c
+	x.caller.Addr = addr
+	if c.Guest && !rt.guests {
+		return matrix.NewError(http.StatusForbidden, matrix.CodeGuestAccessForbidden, "Guests may not do this; register an account")
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package httpx
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+)
+
+// surfaceDef is a part of the API that a listener may serve. A prefix without a
+// slash at its end is one path.
+type surfaceDef struct {
+	name     string
+	prefixes []string
+	cors     bool // browsers of any origin may use it
+}
+
+var surfaceDefs = []surfaceDef{
+	{"client", []string{"/_matrix/client/"}, true},
+	{"federation", []string{"/_matrix/federation/"}, false},
+	{"media", []string{"/_matrix/media/", "/_matrix/client/v1/media/"}, true},
+	{"keys", []string{"/_matrix/key/"}, false},
+	{"admin", []string{"/_synapse/admin/", "/_teahouse/"}, true},
+	{"wellknown", []string{"/.well-known/matrix/"}, true},
+	{"health", []string{"/health"}, false},
+	{"metrics", []string{"/metrics"}, false},
+	{"unknown", nil, true}, // every path of no surface
+}
+
+// surface serves the routes of one part of the API.
+type surface struct {
+	surfaceDef
+	edge *Edge
+	mux  *http.ServeMux
+}
+
+// served is a route at its place.
+type served struct {
+	Route
+	surface *surface
+	names   []string // of the wildcards
+	observe func(status int, took time.Duration)
+}
+
+func newSurface(e *Edge, def surfaceDef) *surface {
+	s := &surface{surfaceDef: def, edge: e, mux: http.NewServeMux()}
+	s.mux.HandleFunc("/", s.unrecognized)
+	return s
+}
+
+func (s *surface) add(rt Route) {
+	if !slices.ContainsFunc(s.prefixes, func(p string) bool {
+		return rt.Path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(rt.Path, p)
+	}) {
+		panic(fmt.Sprintf("httpx: %s does not belong to the surface %s", rt.Path, s.name))
+	}
+	sv := &served{Route: rt, surface: s, names: pathNames(rt.Path), observe: s.edge.metrics.Route(s.name, rt.Method, rt.Path)}
+	for _, p := range rt.paths() {
+		s.mux.HandleFunc(rt.Method+" "+p, sv.serve)
+	}
+}
+
+// ServeHTTP is the frame around every request.
+func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e := s.edge
+	x := &exchange{ResponseWriter: w, edge: e, id: e.lastID.Add(1), start: e.now()}
+	x.ctx = requestContext{r.Context(), x}
+	x.caller.Addr = e.proxies.client(r)
+	defer x.finish(r)
+	if s.cors && setCORS(w.Header(), r) {
+		x.WriteHeader(http.StatusNoContent)
+		return
+	}
+	e.metrics.InFlight(1)
+	if x.err = x.checkPath(r); x.err == nil {
+		s.mux.ServeHTTP(x, r)
+	}
+}
+
+// serve runs a route: token, limit, then the binding and the handler.
+func (sv *served) serve(w http.ResponseWriter, r *http.Request) {
+	x := w.(*exchange)
+	x.route = sv
+	if x.slash {
+		for _, name := range sv.names {
+			r.SetPathValue(name, strings.ReplaceAll(r.PathValue(name), loneSlash, "/"))
+		}
+	}
+	x.err = x.edge.authenticate(x, r, &sv.Route)
+	if x.err == nil && sv.limit != "" {
+		x.err = x.edge.limits.Take(sv.limit, &x.caller)
+	}
+	if x.err == nil {
+		x.err = sv.call(x, r)
+	}
+}
+
+// loneSlash stands for a path segment that is "/" after decoding. http.ServeMux
+// takes such a segment for the end of the path. No request can hold it, since
+// NUL is refused.
+const loneSlash = "\x00/"
+
+// checkPath refuses paths that http.ServeMux would redirect, and text that is
+// none.
+func (x *exchange) checkPath(r *http.Request) error {
+	path := r.URL.EscapedPath()
+	if strings.Contains(path, "//") || strings.Contains(path, "/./") || strings.Contains(path, "/../") ||
+		strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..") {
+		return matrix.Unrecognized(http.StatusNotFound)
+	}
+	if strings.IndexByte(path, '%') < 0 {
+		return nil
+	}
+	if !isText(r.URL.Path) {
+		return matrix.InvalidParam("The path holds text that is not valid UTF-8 or has the character U+0000")
+	}
+	if strings.Contains(path, "/%2F/") || strings.Contains(path, "/%2f/") ||
+		strings.HasSuffix(path, "/%2F") || strings.HasSuffix(path, "/%2f") {
+		x.slash = true
+		segs := strings.Split(path, "/")
+		for i, seg := range segs {
+			if strings.EqualFold(seg, "%2F") {
+				segs[i] = "%00%2F"
+			}
+		}
+		u := *r.URL
+		u.RawPath = strings.Join(segs, "/")
+		u.Path = strings.ReplaceAll(r.URL.Path, "\x00", "")
+		if p, err := pathUnescape(u.RawPath); err == nil {
+			u.Path = p
+		}
+		r.URL = &u
+	}
+	return nil
+}
+
+// unrecognized answers for paths and methods that nobody serves.
+// spec: client-server#common-error-codes
+func (s *surface) unrecognized(w http.ResponseWriter, r *http.Request) {
+	x := w.(*exchange)
+	var allowed []string
+	probe := *r
+	for _, m := range []string{"DELETE", "GET", "PATCH", "POST", "PUT"} {
+		probe.Method = m
+		if _, pattern := s.mux.Handler(&probe); pattern != "/" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) == 0 {
+		x.err = matrix.Unrecognized(http.StatusNotFound)
+		return
+	}
+	if s.cors {
+		allowed = append(allowed, "OPTIONS")
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	x.err = matrix.Unrecognized(http.StatusMethodNotAllowed)
+}
+
+var (
+	corsOrigin  = []string{"*"}
+	corsMethods = []string{"GET, POST, PUT, DELETE, OPTIONS"}
+	corsHeaders = []string{"X-Requested-With, Content-Type, Authorization"}
+)
+
+// setCORS opens an answer to web pages of every origin and tells whether the
+// request was nothing but the question.
+// spec: client-server#web-browser-clients
+func setCORS(h http.Header, r *http.Request) bool {
+	h["Access-Control-Allow-Origin"] = corsOrigin
+	h["Access-Control-Allow-Methods"] = corsMethods
+	h["Access-Control-Allow-Headers"] = corsHeaders
+	return r.Method == http.MethodOptions
+}
+
+func health(ok func(context.Context) error) Route {
+	return Raw("GET", "/health", func(w http.ResponseWriter, r *http.Request, _ *Caller) error {
+		x := fromContext(r.Context())
+		select {
+		case <-x.edge.draining:
+			return matrix.NewError(http.StatusServiceUnavailable, matrix.CodeUnknown, "The server is shutting down")
+		default:
+		}
+		if ok != nil {
+			if err := ok(r.Context()); err != nil {
+				return matrix.NewError(http.StatusServiceUnavailable, matrix.CodeUnknown, "The server is not healthy; see its log").Because(err)
+			}
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, err := w.Write([]byte("OK"))
+		return err
+	}, NoAuth)
+}
