@@ -15,8 +15,8 @@ type Layer struct {
 
 // Chain is the stored form of one snapshot, as the next snapshot needs to know
 // it: its layers' numbers and sizes, and the entries of all but the bottom one,
-// which are there as the Map already. It is immutable; the zero Chain belongs to
-// the empty state before a room's first event.
+// so that planning never reads the database. It is immutable; the zero Chain
+// belongs to the empty state before a room's first event.
 type Chain struct {
 	links []link // oldest first
 }
@@ -24,7 +24,7 @@ type Chain struct {
 type link struct {
 	nid     int64
 	size    int
-	entries []Entry // nil for the bottom
+	entries []Entry // nil for the bottom: when that is due, the Map has them
 }
 
 // NewChain makes the chain of a snapshot from its layers, oldest first, as they
@@ -35,7 +35,7 @@ func NewChain(layers []Layer) (Chain, error) {
 		if l.NID == 0 || l.Parent != c.Top() {
 			return Chain{}, fmt.Errorf("state: layer %d is stored over %d, not over %d", l.NID, l.Parent, c.Top())
 		}
-		c = c.push(l)
+		_, c = c.push(l.NID, l.Entries)
 	}
 	return c, nil
 }
@@ -64,32 +64,43 @@ func (c Chain) Depth() int { return len(c.links) }
 // delta and so has the state after, and the chain of the new snapshot.
 //
 // The new layer takes over the top layers while it reaches half the size of
-// the next: then every layer is less than half of the one below, a chain over n
-// entries has at most log2(n)+2 layers, and an entry is written again at most
+// the next: then every layer is less than half of the one below, a chain over a
+// bottom of n entries has at most log2(n)+2 layers, and an entry is written again at most
 // about log n times. What it took over stays stored for the snapshots that
 // build on it.
 func (c Chain) Next(nid int64, delta []Entry, after *Map) (Layer, Chain) {
-	entries := normal(delta)
+	entries := merge(nil, normal(delta))
 	keep := len(c.links)
 	for keep > 0 && 2*len(entries) >= c.links[keep-1].size {
 		keep--
-		if keep > 0 {
-			entries = merge(c.links[keep].entries, entries)
-		}
+		entries = merge(c.links[keep].entries, entries)
 	}
 	if keep == 0 {
 		entries = after.Entries()
 	}
-	below := Chain{c.links[:keep]}
-	layer := Layer{NID: nid, Parent: below.Top(), Entries: entries}
-	return layer, below.push(layer)
+	return Chain{c.links[:keep]}.push(nid, entries)
 }
 
-// push returns the chain with one more layer; c stays as it is.
-func (c Chain) push(l Layer) Chain {
-	top := link{nid: l.NID, size: len(l.Entries)}
-	if len(c.links) > 0 {
-		top.entries = l.Entries
+// maxFork bounds the layers that Fork may pile up.
+const maxFork = 64
+
+// Fork is Next for a snapshot beside the line of snapshots that the room grows
+// along. It takes nothing over: where Next is due to write a large layer, a
+// server that sends many events with that same snapshot before them would have
+// it written for each of them.
+func (c Chain) Fork(nid int64, delta []Entry, after *Map) (Layer, Chain) {
+	if len(c.links) == 0 || len(c.links) >= maxFork {
+		return c.Next(nid, delta, after)
 	}
-	return Chain{append(slices.Clip(c.links), top)}
+	return c.push(nid, merge(nil, normal(delta)))
+}
+
+// push puts a layer on the chain, in a new chain.
+func (c Chain) push(nid int64, entries []Entry) (Layer, Chain) {
+	l := Layer{NID: nid, Parent: c.Top(), Entries: entries}
+	top := link{nid: nid, size: len(entries)}
+	if l.Parent != 0 {
+		top.entries = entries
+	}
+	return l, Chain{append(slices.Clip(c.links), top)}
 }

@@ -17,9 +17,7 @@ func Diff(a, b *Map) []Change {
 func diff(a, b *Map) (changes []Change, compared int) {
 	x, y := cursor{m: a}, cursor{m: b}
 	for {
-		if x.skipShared(&y) {
-			continue
-		}
+		x.skipShared(&y)
 		old, okOld := x.entry()
 		fresh, okNew := y.entry()
 		switch {
@@ -69,13 +67,17 @@ func (c *cursor) next() {
 	}
 }
 
-// skipShared moves both cursors behind a chunk that both stand at the start of.
-func (c *cursor) skipShared(d *cursor) bool {
-	ch := c.chunk()
-	if c.j != 0 || d.j != 0 || ch == nil || ch != d.chunk() {
-		return false
+// skipShared moves both cursors behind the chunks that both stand at the start
+// of.
+func (c *cursor) skipShared(d *cursor) {
+	if c.j != 0 || d.j != 0 || c.m == nil || d.m == nil {
+		return
 	}
-	c.i++
-	d.i++
-	return true
+	x, y := c.m.spans[c.i:], d.m.spans[d.i:]
+	n := 0
+	for n < len(x) && n < len(y) && x[n].chunk == y[n].chunk {
+		n++
+	}
+	c.i += n
+	d.i += n
 }

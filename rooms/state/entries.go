@@ -46,5 +46,11 @@ func merge(older, newer []Entry) []Entry {
 
 // present drops removals, in place.
 func present(entries []Entry) []Entry {
-	return slices.DeleteFunc(entries, func(e Entry) bool { return e.Event == 0 })
+	kept := entries[:0]
+	for _, e := range entries {
+		if e.Event != 0 {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }

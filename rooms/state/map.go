@@ -1,10 +1,6 @@
 package state
 
-import (
-	"cmp"
-	"iter"
-	"slices"
-)
+import "iter"
 
 // KeyNID is the number of a pair of event type and state key; it is positive.
 type KeyNID int64
@@ -56,11 +52,18 @@ func (m *Map) Get(key KeyNID) (EventNID, bool) {
 		return 0, false
 	}
 	entries := m.spans[i].chunk.entries
-	j, ok := slices.BinarySearchFunc(entries, key, compareKey)
-	if !ok {
+	low, high := 0, len(entries)
+	for low < high {
+		if mid := int(uint(low+high) / 2); entries[mid].Key < key {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	if low == len(entries) || entries[low].Key != key {
 		return 0, false
 	}
-	return entries[j].Event, true
+	return entries[low].Event, true
 }
 
 // All yields the entries in the order of their keys.
@@ -96,11 +99,13 @@ func (m *Map) find(key KeyNID) int {
 	if m == nil {
 		return -1
 	}
-	i, ok := slices.BinarySearchFunc(m.spans, key, func(s span, k KeyNID) int { return cmp.Compare(s.min, k) })
-	if ok {
-		return i
+	low, high := 0, len(m.spans)
+	for low < high {
+		if mid := int(uint(low+high) / 2); m.spans[mid].min <= key {
+			low = mid + 1
+		} else {
+			high = mid
+		}
 	}
-	return i - 1
+	return low - 1
 }
-
-func compareKey(e Entry, key KeyNID) int { return cmp.Compare(e.Key, key) }
