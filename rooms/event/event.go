@@ -27,9 +27,11 @@ type Event struct {
 	Content        []byte         // span of JSON
 	JSON           []byte         // canonical, without unsigned; with event_id in versions 1 and 2 only
 
-	stateKey   *string
-	membership string
-	memo       atomic.Pointer[memo]
+	at          spans
+	stateKey    string
+	hasStateKey bool
+	membership  string // of a member event
+	memo        atomic.Pointer[memo]
 }
 
 type memo struct{ value any }
@@ -43,7 +45,10 @@ type Ref struct {
 
 // FormatError says what is wrong with a PDU or a draft. The text holds no
 // secrets and may be shown.
-type FormatError struct{ What string }
+type FormatError struct {
+	What     string
+	TooLarge bool // a size limit is broken: M_TOO_LARGE rather than M_BAD_JSON
+}
 
 func (e *FormatError) Error() string { return "bad event: " + e.What }
 
@@ -74,22 +79,22 @@ type ClientFormat struct {
 }
 
 // IsState tells whether the event has a state key.
-func (e *Event) IsState() bool { return e.stateKey != nil }
+func (e *Event) IsState() bool { return e.hasStateKey }
 
 // StateKey is the state key, "" for message events too.
-func (e *Event) StateKey() string {
-	if e.stateKey == nil {
-		return ""
-	}
-	return *e.stateKey
-}
+func (e *Event) StateKey() string { return e.stateKey }
 
-// StateKeyPtr is nil for a message event.
-func (e *Event) StateKeyPtr() *string { return e.stateKey }
+// StateKeyPtr is nil for a message event; nobody may write through it.
+func (e *Event) StateKeyPtr() *string {
+	if !e.hasStateKey {
+		return nil
+	}
+	return &e.stateKey
+}
 
 // Is tells whether the event is state of this type and key.
 func (e *Event) Is(typ, stateKey string) bool {
-	return e.stateKey != nil && e.Type == typ && *e.stateKey == stateKey
+	return e.hasStateKey && e.Type == typ && e.stateKey == stateKey
 }
 
 // Membership is content.membership of a member event, "" of any other.
