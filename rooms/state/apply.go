@@ -56,13 +56,14 @@ type builder struct {
 	changed bool
 }
 
-// keep takes over chunks of the old version.
+// keep takes over chunks of the old version. Only the first can need to join
+// what is before it: the others were neighbours already.
 func (b *builder) keep(old []span) {
 	b.used += len(old)
-	for joined := true; joined && len(old) > 0; old = old[1:] {
-		joined = b.put(old[0].chunk)
+	if len(old) > 0 {
+		b.put(old[0].chunk)
+		b.spans = append(b.spans, old[1:]...)
 	}
-	b.spans = append(b.spans, old...)
 }
 
 // edit takes over a chunk of the old version with the changes that fall on it.
@@ -116,15 +117,14 @@ func (b *builder) cut(entries []Entry, size int) {
 
 // put appends a chunk. Where it or the chunk before it has become small, the
 // two are joined, with room left so that the next Set does not split them.
-func (b *builder) put(c *chunk) (joined bool) {
+func (b *builder) put(c *chunk) {
 	if len(b.spans) > 0 {
 		last := &b.spans[len(b.spans)-1]
 		x, y := last.chunk.entries, c.entries
 		if min(len(x), len(y)) < minChunk && len(x)+len(y) <= maxChunk-minChunk {
 			last.chunk = &chunk{slices.Concat(x, y)}
-			return true
+			return
 		}
 	}
 	b.spans = append(b.spans, span{c.entries[0].Key, c})
-	return false
 }

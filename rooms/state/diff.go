@@ -67,10 +67,11 @@ func (c *cursor) next() {
 	}
 }
 
-// skipShared moves both cursors behind the chunks that both stand at the start
-// of.
+// skipShared moves both cursors behind the chunks that they share from here on.
+// They stand at the start of such a chunk: neither passes a key that the other
+// has not come to, so they reach it together.
 func (c *cursor) skipShared(d *cursor) {
-	if c.j != 0 || d.j != 0 || c.m == nil || d.m == nil {
+	if c.m == nil || d.m == nil {
 		return
 	}
 	x, y := c.m.spans[c.i:], d.m.spans[d.i:]

@@ -2,6 +2,7 @@ package state
 
 import (
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -117,7 +118,8 @@ func TestMapAgreesWithPlainMap(t *testing.T) {
 
 // checkShape checks the invariants that doc.go promises, and that chunks are
 // few: two neighbours hold at least minChunk*2 entries between them.
-func checkShape(t *rapid.T, m *Map) {
+func checkShape(t rapid.TB, m *Map) {
+	t.Helper()
 	if m == nil {
 		return
 	}
@@ -140,6 +142,66 @@ func checkShape(t *rapid.T, m *Map) {
 	}
 	if n != m.n {
 		t.Fatalf("%d entries, counted as %d", n, m.n)
+	}
+}
+
+// Where most entries go, what is left moves together; the last ones out leave
+// the empty state.
+func TestChunksOfAShrinkingStateAreJoined(t *testing.T) {
+	const n = 20 * maxChunk
+	for _, bulk := range []bool{false, true} {
+		m, o := numbered(n), model{}
+		for _, e := range m.Entries() {
+			o[e.Key] = e.Event
+		}
+		random := rand.New(rand.NewPCG(5, 6))
+		var pending []Entry
+		for i, k := range random.Perm(n) {
+			pending = append(pending, Entry{KeyNID(k + 1), 0})
+			if bulk && len(pending) < n/16 && i < n-1 {
+				continue
+			}
+			m, o, pending = m.Apply(pending), o.apply(pending), nil
+			if i%97 == 0 || bulk {
+				checkShape(t, m)
+			}
+			if i%997 == 0 && !slices.Equal(m.Entries(), o.entries()) {
+				t.Fatalf("after %d removals: %v, want %v", i+1, m.Entries(), o.entries())
+			}
+		}
+		if m.Len() != 0 || len(m.spans) != 0 || len(Diff(m, nil)) != 0 {
+			t.Errorf("%d entries in %d chunks are left", m.Len(), len(m.spans))
+		}
+	}
+}
+
+// A run of chunks that shrink together is joined over all of them.
+func TestManySmallChunksAreJoinedAtOnce(t *testing.T) {
+	m := numbered(20 * maxChunk)
+	var changes []Entry
+	for k := range m.All() {
+		if k%50 != 0 {
+			changes = append(changes, Entry{k, 0})
+		}
+	}
+	m = m.Apply(changes)
+	checkShape(t, m)
+	if m.Len() != 20*maxChunk/50 || len(m.spans) > 2 {
+		t.Errorf("%d entries lie in %d chunks", m.Len(), len(m.spans))
+	}
+}
+
+func TestLastOfSeveralChangesCounts(t *testing.T) {
+	var changes []Entry
+	want := model{}
+	random := rand.New(rand.NewPCG(7, 8))
+	for i := range 5000 {
+		e := Entry{KeyNID(1 + random.IntN(300)), EventNID(i + 1)}
+		changes = append(changes, e)
+		want[e.Key] = e.Event
+	}
+	if got := FromEntries(changes).Entries(); !slices.Equal(got, want.entries()) {
+		t.Errorf("got %v, want %v", got, want.entries())
 	}
 }
 
@@ -172,19 +234,24 @@ func TestGrowingStateFillsItsChunks(t *testing.T) {
 
 // A one-entry change costs one chunk, and its Diff looks at that one only.
 func TestVersionsShareChunks(t *testing.T) {
-	const n = 100_000
-	for name, change := range map[string]Entry{
-		"replace": {n / 2, 7_000_000},
-		"remove":  {n / 2, 0},
-		"insert":  {n + 2, 7_000_000},
-		"split":   {n/2 + 1, 7_000_000},
+	const full = 400 * maxChunk
+	even := make([]Entry, full)
+	for i := range even {
+		even[i] = Entry{KeyNID(2*i + 2), EventNID(i + 10)}
+	}
+	a := FromEntries(even)
+	for name, c := range map[string]struct {
+		change Entry
+		copied int
+	}{
+		"replace":       {Entry{full, 7_000_000}, 1},
+		"remove":        {Entry{full, 0}, 1},
+		"insert, split": {Entry{full + 1, 7_000_000}, 2},
+		"first":         {Entry{1, 7_000_000}, 2},
+		"behind all":    {Entry{2*full + 1, 7_000_000}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := numbered(n)
-			if name == "split" {
-				a = a.Set(n/2+1, 0).Apply([]Entry{{n / 2, 9_000_000}})
-			}
-			b := a.Set(change.Key, change.Event)
+			b := a.Set(c.change.Key, c.change.Event)
 			shared := make(map[*chunk]bool)
 			for _, s := range a.spans {
 				shared[s.chunk] = true
@@ -195,12 +262,12 @@ func TestVersionsShareChunks(t *testing.T) {
 					own++
 				}
 			}
-			if own > 2 {
-				t.Errorf("%d of %d chunks were copied", own, len(b.spans))
+			if own != c.copied {
+				t.Errorf("%d of %d chunks were copied, want %d", own, len(b.spans), c.copied)
 			}
 			for _, pair := range [][2]*Map{{a, b}, {b, a}} {
 				changes, compared := diff(pair[0], pair[1])
-				if len(changes) != 1 || compared > 2*maxChunk {
+				if len(changes) != 1 || compared > maxChunk+1 {
 					t.Errorf("%d changes, %d entries compared", len(changes), compared)
 				}
 			}
