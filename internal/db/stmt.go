@@ -1,11 +1,187 @@
 package db
 
-// Stmt is a registered statement.
-type Stmt struct{ text string }
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+)
 
-// SQL registers a statement; a package-level variable of its feature.
-func SQL(text string) *Stmt { return &Stmt{text: text} }
+// Stmt is a registered statement: one text for both engines.
+type Stmt struct {
+	source string // as written, with tokens
+	where  string // file:line of its declaration, for messages
+	index  int    // place in the registry and in each connection's cache
 
-// Schema registers a feature's migrations, numbered from 1 in order. It returns
-// a value so that it can stand in a package-level var _ =.
-func Schema(feature string, migrations ...string) struct{} { return struct{}{} }
+	once sync.Once
+	text [engines]string
+}
+
+var registry struct {
+	sync.Mutex
+	stmts    []*Stmt
+	features []*feature
+}
+
+type feature struct {
+	name       string
+	migrations []string
+}
+
+// SQL registers a statement. It is called for package-level variables only: a
+// statement lives, and stays prepared, as long as the process.
+//
+// Parameters are $1, $2, and so on. See the package comment for the tokens.
+func SQL(text string) *Stmt {
+	s := &Stmt{source: text, where: "unknown place"}
+	if _, file, line, ok := runtime.Caller(1); ok {
+		dir, name := filepath.Split(file)
+		s.where = fmt.Sprintf("%s/%s:%d", filepath.Base(dir), name, line)
+	}
+	registry.Lock()
+	defer registry.Unlock()
+	s.index = len(registry.stmts)
+	registry.stmts = append(registry.stmts, s)
+	return s
+}
+
+// Schema registers a feature's migrations, which are numbered from 1 in order
+// and never change once released. A migration may hold several statements
+// separated by semicolons. The result lets a package-level var _ = call it.
+func Schema(name string, migrations ...string) struct{} {
+	registry.Lock()
+	defer registry.Unlock()
+	for _, f := range registry.features {
+		if f.name == name {
+			panic("db: two schemas are named " + name)
+		}
+	}
+	registry.features = append(registry.features, &feature{name, migrations})
+	return struct{}{}
+}
+
+// String is the statement as it was written.
+func (s *Stmt) String() string { return s.source }
+
+// reads tells that the statement can't change the database.
+func (s *Stmt) reads() bool {
+	text := strings.TrimSpace(s.source)
+	return len(text) >= 6 && strings.EqualFold(text[:6], "SELECT")
+}
+
+// on returns the statement's text for an engine.
+func (s *Stmt) on(e engine) string {
+	s.once.Do(func() {
+		for e := range engines {
+			s.text[e] = render(s.source, e)
+		}
+	})
+	return s.text[e]
+}
+
+// fail wraps what went wrong in the statement.
+func (s *Stmt) fail(err error) error {
+	return fmt.Errorf("db: statement at %s: %w", s.where, err)
+}
+
+// engine names one of the two databases.
+type engine int
+
+const (
+	sqlite engine = iota
+	postgres
+	engines
+)
+
+// Everything in which the two SQL texts differ stands in this file.
+
+var (
+	parameter  = regexp.MustCompile(`\$(\d+)`)
+	inToken    = regexp.MustCompile(`(?i)(\bNOT\s+)?\bIN\s*\{(ints|texts) \$(\d+)\}`)
+	tableToken = regexp.MustCompile(`\{(ints|texts) \$(\d+)\}`)
+	ddlType    = regexp.MustCompile(`\b(INTEGER|TEXT|REAL)\b`)
+)
+
+var words = [engines]*strings.Replacer{
+	sqlite: strings.NewReplacer(
+		"{blob}", "BLOB",
+		"{bool}", "INTEGER",
+		"{without rowid}", "WITHOUT ROWID",
+		"{greatest}", "max",
+		"{least}", "min",
+		"{tables}", "(SELECT name FROM sqlite_schema WHERE type = 'table')",
+	),
+	postgres: strings.NewReplacer(
+		"{blob}", "BYTEA",
+		"{bool}", "SMALLINT",
+		"{without rowid}", "",
+		"{greatest}", "greatest",
+		"{least}", "least",
+		"{tables}", "(SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema())",
+	),
+}
+
+// arrays are the PostgreSQL types that id lists are sent as.
+var arrays = map[string]string{"ints": "bigint[]", "texts": "text[]"}
+
+// render turns a text with tokens into the engine's SQL.
+func render(text string, e engine) string {
+	if strings.Contains(text, "{") {
+		text = words[e].Replace(text)
+		text = inToken.ReplaceAllStringFunc(text, func(m string) string { return renderIn(m, e) })
+		text = tableToken.ReplaceAllStringFunc(text, func(m string) string { return renderTable(m, e) })
+	}
+	if e == sqlite {
+		// ?3 is parameter 3; $3 would be a name that is numbered by first use.
+		text = parameter.ReplaceAllString(text, "?$1")
+	}
+	return text
+}
+
+// renderIn writes IN {ints $1} and NOT IN {ints $1}. The planner of PostgreSQL
+// sees through = ANY, but not through a subselect.
+func renderIn(m string, e engine) string {
+	p := inToken.FindStringSubmatch(m)
+	not, kind, n := p[1] != "", p[2], p[3]
+	switch {
+	case e == sqlite && not:
+		return fmt.Sprintf("NOT IN (SELECT value FROM json_each($%s))", n)
+	case e == sqlite:
+		return fmt.Sprintf("IN (SELECT value FROM json_each($%s))", n)
+	case not:
+		return fmt.Sprintf("<> ALL ($%s::%s)", n, arrays[kind])
+	default:
+		return fmt.Sprintf("= ANY ($%s::%s)", n, arrays[kind])
+	}
+}
+
+// renderTable writes {ints $1} as a table of columns value and n, which counts
+// from 0, so that lists can be joined to each other and to tables.
+func renderTable(m string, e engine) string {
+	p := tableToken.FindStringSubmatch(m)
+	if e == sqlite {
+		return fmt.Sprintf("(SELECT value, key AS n FROM json_each($%s))", p[2])
+	}
+	return fmt.Sprintf("(SELECT value, n - 1 AS n FROM unnest($%s::%s) WITH ORDINALITY AS u(value, n))", p[2], arrays[p[1]])
+}
+
+// renderDDL is render for migrations. The types are SQLite's; PostgreSQL gets
+// those that hold as much and sort alike, whatever the locale of the database.
+func renderDDL(text string, e engine) string {
+	text = render(text, e)
+	if e == sqlite {
+		return text
+	}
+	return ddlType.ReplaceAllStringFunc(text, func(m string) string {
+		switch m {
+		case "INTEGER":
+			return "BIGINT"
+		case "REAL":
+			return "DOUBLE PRECISION"
+		default:
+			return `TEXT COLLATE "C"`
+		}
+	})
+}

@@ -1,0 +1,307 @@
+package db
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// The driver is used below database/sql: a writer that runs a few statements
+// per op and point reads that take 10 µs would pay as much again for its locks,
+// contexts and conversions.
+
+// sqliteDialer opens connections to one file.
+type sqliteDialer struct {
+	path string
+}
+
+// newSQLiteDialer makes the file's folder and looks at what is there.
+func newSQLiteDialer(path string) (*sqliteDialer, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("db: making the folder of the database: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("db: %w", err)
+	}
+	if err == nil && info.Size() > 0 {
+		return &sqliteDialer{path}, nil
+	}
+	// SQLite would delete, or play back, the journal of another database.
+	for _, suffix := range []string{"-wal", "-journal"} {
+		journal := path + suffix
+		if left, err := os.Stat(journal); err == nil && left.Size() > 0 {
+			return nil, fmt.Errorf("db: %s is the journal of a database that is not there any more: "+
+				"put %s back beside it, or move it away to start with an empty database", journal, path)
+		}
+	}
+	return &sqliteDialer{path}, nil
+}
+
+func (d *sqliteDialer) engine() engine { return sqlite }
+
+const (
+	// A checkpoint costs two fsyncs on the writer: every 8 MB, not every 4.
+	sqliteWriter = `PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+		PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16000;`
+	sqliteReader = `PRAGMA query_only = ON; PRAGMA cache_size = -4000;`
+	// LIKE heeds case, as PostgreSQL's does.
+	sqliteBoth = `PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA case_sensitive_like = ON;`
+)
+
+func (d *sqliteDialer) dial(_ context.Context, write bool) (conn, error) {
+	mode, setup := "ro", sqliteReader+sqliteBoth
+	if write {
+		mode, setup = "rwc", sqliteWriter+sqliteBoth
+	}
+	name := (&url.URL{Path: d.path}).EscapedPath()
+	raw, err := (&sqlite3.SQLiteDriver{}).Open("file:" + name + "?mode=" + mode + "&_mutex=no&_busy_timeout=10000")
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	c := &sqliteConn{c: raw.(*sqlite3.SQLiteConn), write: write}
+	if err := c.script(setup); err != nil {
+		c.close()
+		return nil, d.explain(err)
+	}
+	if write {
+		var mode string
+		if err := c.scalar("PRAGMA journal_mode", &mode); err != nil || mode != "wal" {
+			c.close()
+			return nil, fmt.Errorf("db: %s can't have a write-ahead log (journal mode %q, %v): "+
+				"keep the database on a local file system", d.path, mode, err)
+		}
+	}
+	return c, nil
+}
+
+// explain says what to do about an error of opening.
+func (d *sqliteDialer) explain(err error) error {
+	var e sqlite3.Error
+	if errors.As(err, &e) {
+		switch e.Code {
+		case sqlite3.ErrNotADB:
+			return fmt.Errorf("db: %s is not an SQLite database: name another file, or move it away (%w)", d.path, err)
+		case sqlite3.ErrCantOpen, sqlite3.ErrReadonly, sqlite3.ErrPerm:
+			return fmt.Errorf("db: %s can't be opened for writing: check who owns it and its folder (%w)", d.path, err)
+		}
+	}
+	return fmt.Errorf("db: opening %s: %w", d.path, err)
+}
+
+// sqliteConn is one connection and its prepared statements.
+type sqliteConn struct {
+	c     *sqlite3.SQLiteConn
+	write bool
+	stmts []*sqlite3.SQLiteStmt // by Stmt.index
+	args  []driver.NamedValue   // scratch
+	cur   sqliteCursor
+}
+
+var (
+	sqliteBegin    = SQL(`BEGIN IMMEDIATE`)
+	sqliteBeginRO  = SQL(`BEGIN`)
+	sqliteCommit   = SQL(`COMMIT`)
+	sqliteRollback = SQL(`ROLLBACK`)
+)
+
+func (c *sqliteConn) prepared(s *Stmt) (*sqlite3.SQLiteStmt, error) {
+	if s.index < len(c.stmts) && c.stmts[s.index] != nil {
+		return c.stmts[s.index], nil
+	}
+	st, err := c.c.Prepare(s.on(sqlite))
+	if err != nil {
+		return nil, err
+	}
+	for len(c.stmts) <= s.index {
+		c.stmts = append(c.stmts, nil)
+	}
+	c.stmts[s.index] = st.(*sqlite3.SQLiteStmt)
+	return c.stmts[s.index], nil
+}
+
+// bind puts args into the form that the driver takes.
+func (c *sqliteConn) bind(st *sqlite3.SQLiteStmt, args []any) ([]driver.NamedValue, error) {
+	if st.NumInput() != len(args) {
+		return nil, fmt.Errorf("it has %d parameters but %d arguments", st.NumInput(), len(args))
+	}
+	c.args = c.args[:0]
+	for i, arg := range args {
+		v, err := plain(arg)
+		if err != nil {
+			return nil, fmt.Errorf("argument %d: %w", i+1, err)
+		}
+		switch list := v.(type) {
+		case []int64:
+			v = jsonInts(list)
+		case []string:
+			v = jsonTexts(list)
+		}
+		c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: v})
+	}
+	return c.args, nil
+}
+
+// start runs a statement up to its first row. The driver's query path is the
+// cheaper one also for statements without rows: it resets, binds and steps in
+// one call into C.
+func (c *sqliteConn) start(ctx context.Context, s *Stmt, args []any) (driver.Rows, error) {
+	st, err := c.prepared(s)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	values, err := c.bind(st, args)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	rows, err := st.QueryContext(ctx, values)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return rows, nil
+}
+
+func (c *sqliteConn) exec(s *Stmt, args []any) error {
+	rows, err := c.start(context.Background(), s, args)
+	if err != nil {
+		return err
+	}
+	if len(rows.Columns()) == 0 {
+		return nil // it is done, so there is nothing to reset
+	}
+	if err := rows.Close(); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+func (c *sqliteConn) changed(s *Stmt, args []any) (int64, error) {
+	st, err := c.prepared(s)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	values, err := c.bind(st, args)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	result, err := st.ExecContext(context.Background(), values)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	return result.RowsAffected()
+}
+
+func (c *sqliteConn) query(ctx context.Context, s *Stmt, args []any) (cursor, error) {
+	if c.write {
+		ctx = context.Background() // an op's caller must not interrupt the batch
+	}
+	rows, err := c.start(ctx, s, args)
+	if err != nil {
+		return nil, err
+	}
+	n := len(rows.Columns())
+	if cap(c.cur.row) < n {
+		c.cur.row = make([]driver.Value, n)
+	}
+	c.cur.rows, c.cur.row = rows, c.cur.row[:n]
+	return &c.cur, nil
+}
+
+type sqliteCursor struct {
+	rows driver.Rows
+	row  []driver.Value
+}
+
+func (c *sqliteCursor) next() ([]driver.Value, error) {
+	if err := c.rows.Next(c.row); err != nil {
+		if err == io.EOF {
+			err = nil
+		}
+		return nil, err
+	}
+	return c.row, nil
+}
+
+func (c *sqliteCursor) close() error {
+	clear(c.row)
+	return c.rows.Close()
+}
+
+func (c *sqliteConn) begin(write bool) error {
+	if write {
+		return c.exec(sqliteBegin, nil)
+	}
+	return c.exec(sqliteBeginRO, nil)
+}
+
+func (c *sqliteConn) commit() error {
+	err := c.exec(sqliteCommit, nil)
+	if err != nil {
+		c.rollback()
+	}
+	return err
+}
+
+func (c *sqliteConn) rollback() {
+	if !c.c.AutoCommit() {
+		c.exec(sqliteRollback, nil)
+	}
+}
+
+func (c *sqliteConn) script(text string) error {
+	_, err := c.c.ExecContext(context.Background(), text, nil)
+	return err
+}
+
+// scalar reads one value.
+func (c *sqliteConn) scalar(text string, dest any) error {
+	rows, err := c.c.QueryContext(context.Background(), text, nil)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	row := make([]driver.Value, 1)
+	if err := rows.Next(row); err != nil {
+		return err
+	}
+	return assign(dest, row[0])
+}
+
+func (c *sqliteConn) check(text string) error {
+	st, err := c.c.Prepare(text)
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}
+
+func (c *sqliteConn) lost() bool { return false }
+
+func (c *sqliteConn) close() error {
+	for _, st := range c.stmts {
+		if st != nil {
+			st.Close()
+		}
+	}
+	return c.c.Close()
+}
+
+func sqliteUnique(e sqlite3.Error) bool {
+	switch e.ExtendedCode {
+	case sqlite3.ErrConstraintUnique, sqlite3.ErrConstraintPrimaryKey, sqlite3.ErrConstraintRowID:
+		return true
+	}
+	return false
+}
+
+func sqliteHeadMoved(e sqlite3.Error) bool {
+	return e.ExtendedCode == sqlite3.ErrConstraintNotNull && strings.Contains(e.Error(), "stream_head.position")
+}
