@@ -22,11 +22,12 @@ const (
 // account: clients show them for users whom they meet outside rooms.
 func (p *Profiles) Routes() []httpx.Route {
 	alias := httpx.Versions(unstable)
+	reads, writes := httpx.Limit("profile_read"), httpx.Limit("profile")
 	return []httpx.Route{
-		httpx.JSON(http.MethodGet, pathProfile, p.getProfile, httpx.NoAuth, alias),
-		httpx.JSON(http.MethodGet, pathField, p.getField, httpx.NoAuth, alias),
-		httpx.JSON(http.MethodPut, pathField, p.putField, httpx.GuestsAllowed, httpx.MaxBody(2*MaxProfileBytes), alias),
-		httpx.JSON(http.MethodDelete, pathField, p.deleteField, httpx.GuestsAllowed, alias),
+		httpx.JSON(http.MethodGet, pathProfile, p.getProfile, httpx.NoAuth, reads, alias),
+		httpx.JSON(http.MethodGet, pathField, p.getField, httpx.NoAuth, reads, alias),
+		httpx.JSON(http.MethodPut, pathField, p.putField, writes, httpx.GuestsAllowed, httpx.MaxBody(2*MaxProfileBytes), alias),
+		httpx.JSON(http.MethodDelete, pathField, p.deleteField, writes, httpx.GuestsAllowed, alias),
 	}
 }
 
