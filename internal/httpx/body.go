@@ -59,10 +59,8 @@ func (x *exchange) readBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, x.tooLarge(limit)
 	}
-	// Several segments may have to arrive; a body that is here already passes
-	// without touching the timer of the connection.
 	control := http.NewResponseController(x.ResponseWriter)
-	deadline := control.SetReadDeadline(x.edge.wall().Add(bodyTimeout)) == nil
+	deadline := control.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil // the network's clock, not the domain's
 	// A client that announces much and sends little gets little memory.
 	buf := make([]byte, 0, min(max(r.ContentLength, 512)+1, 64<<10))
 	for {

@@ -41,6 +41,7 @@ type Edge struct {
 	noQuery   bool
 	now       func() time.Time
 	surfaces  map[string]*surface
+	nowhere   *surface // answers for the paths of no surface
 	idPrefix  string
 	lastID    atomic.Uint64
 	draining  chan struct{}
@@ -56,6 +57,9 @@ func New(o Options) *Edge {
 	if e.log == nil {
 		e.log = slog.Default()
 	}
+	if _, ok := e.log.Handler().(logHandler); !ok {
+		e.log = slog.New(LogHandler(e.log.Handler()))
+	}
 	if e.now == nil {
 		e.now = time.Now
 	}
@@ -66,12 +70,10 @@ func New(o Options) *Edge {
 	for _, def := range surfaceDefs {
 		e.surfaces[def.name] = newSurface(e, def)
 	}
+	e.nowhere = newSurface(e, surfaceDef{name: "unknown", cors: true})
 	e.Add("health", health(o.Health))
 	return e
 }
-
-// wall is the time of the machine, which is what the network's deadlines go by.
-func (e *Edge) wall() time.Time { return time.Now() }
 
 // Add gives routes to a surface. A route that is malformed, outside of the
 // surface's prefixes or there already is a panic: a mistake in the program.
@@ -130,7 +132,7 @@ func (e *Edge) Handler(serves ...string) http.Handler {
 			router.Path(m.prefix).Handler(m.s)
 		}
 	}
-	router.NotFoundHandler = e.surfaces["unknown"]
+	router.NotFoundHandler = e.nowhere
 	return router
 }
 

@@ -119,11 +119,11 @@ func (x *exchange) finish(r *http.Request) {
 		x.edge.metrics.Panicked()
 		x.err = matrix.Internal(nil)
 		x.edge.log.ErrorContext(&x.ctx, "A request panicked; this is a bug in the server",
-			"request_id", x.requestID(), "method", r.Method, "route", x.pattern(), "panic", panicked, "stack", string(debug.Stack()))
+			"method", r.Method, "route", x.pattern(), "panic", panicked, "stack", string(debug.Stack()))
 	}
 	broken := x.status != 0 && x.err != nil
 	if x.err != nil && !broken {
-		x.writeError(x.err)
+		x.writeError(x.cutOff(r, x.err))
 	}
 	if x.status == 0 {
 		x.status = http.StatusOK // net/http sends it for a silent handler
@@ -133,6 +133,15 @@ func (x *exchange) finish(r *http.Request) {
 	if broken {
 		panic(http.ErrAbortHandler) // so that the client sees the answer is torn
 	}
+}
+
+// cutOff tells a failure that comes from the end of the request, because the
+// client left or the server ends, from one that is a fault.
+func (x *exchange) cutOff(r *http.Request, err error) error {
+	if e := matrix.AsError(err); e.Status < http.StatusInternalServerError || r.Context().Err() == nil {
+		return err
+	}
+	return matrix.NewError(http.StatusServiceUnavailable, matrix.CodeUnknown, "The request was cut off; try again").Because(err)
 }
 
 func (x *exchange) count() {
@@ -155,8 +164,7 @@ func (x *exchange) logAccess(r *http.Request, logged bool) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 8)
-	attrs = append(attrs, slog.String("request_id", x.requestID()), slog.String("method", r.Method),
-		slog.String("path", r.URL.Path), slog.Int("status", x.status),
+	attrs = append(attrs, slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
 		slog.Duration("took", x.edge.now().Sub(x.start)), slog.String("addr", x.caller.Addr.String()))
 	if x.caller.User != "" {
 		attrs = append(attrs, slog.String("user", string(x.caller.User)))

@@ -40,7 +40,7 @@ func unescapeQuery(s string) (string, error) {
 			return "", err
 		}
 	}
-	if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+	if !isText(s) {
 		return "", url.EscapeError(s)
 	}
 	return s, nil
@@ -64,5 +64,3 @@ func queryValue(query, name string) string {
 
 // isText tells whether s is UTF-8 without NUL.
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
-
-func pathUnescape(s string) (string, error) { return url.PathUnescape(s) }

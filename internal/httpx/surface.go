@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,6 @@ var surfaceDefs = []surfaceDef{
 	{"wellknown", []string{"/.well-known/matrix/"}, true},
 	{"health", []string{"/health"}, false},
 	{"metrics", []string{"/metrics"}, false},
-	{"unknown", nil, true}, // every path of no surface
 }
 
 // surface serves the routes of one part of the API.
@@ -127,13 +127,13 @@ func (x *exchange) checkPath(r *http.Request) error {
 				segs[i] = "%00%2F"
 			}
 		}
-		u := *r.URL
-		u.RawPath = strings.Join(segs, "/")
-		u.Path = strings.ReplaceAll(r.URL.Path, "\x00", "")
-		if p, err := pathUnescape(u.RawPath); err == nil {
-			u.Path = p
+		marked := *r.URL
+		marked.RawPath = strings.Join(segs, "/")
+		var err error
+		if marked.Path, err = url.PathUnescape(marked.RawPath); err != nil {
+			return matrix.InvalidParam("The path is not valid percent-encoded text").Because(err)
 		}
-		r.URL = &u
+		r.URL = &marked
 	}
 	return nil
 }
