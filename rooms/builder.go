@@ -1,0 +1,415 @@
+package rooms
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/auth"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// Proto is what a sender decides about an event; the engine adds the rest.
+type Proto struct {
+	Type      string
+	StateKey  *string // nil for a message event
+	Content   json.RawMessage
+	Redacts   matrix.EventID // of m.room.redaction
+	Sender    matrix.UserID  // the builder's sender if empty
+	Timestamp int64          // ms since 1970; 0 is now
+}
+
+// Builder appends events to a room, each on top of the one before, to be
+// committed together. It lives for one call of Update's function; errors of its
+// methods must be returned from that function as they are, because some ask
+// Update to fetch something and call again.
+type Builder struct {
+	e        *Engine
+	room     *Room
+	sender   matrix.UserID
+	head     *head
+	got      *fetched
+	creating bool // the room is new
+	events   []*Stored
+	then     []func(tx *db.Tx) error
+	// what the commit has to store beside the events
+	layers        []state.Layer
+	newKeys       []auth.Key
+	redacted      map[state.EventNID]*Stored
+	memberChanges []*Stored
+}
+
+// fetched is what Update has read from the database for a builder.
+type fetched struct {
+	events  map[state.EventNID]*Stored
+	ids     map[matrix.EventID]*Stored // nil where there is none
+	keys    map[auth.Key]state.KeyNID
+	threads map[matrix.EventID]int64
+}
+
+// need is an error that asks Update to fetch and call again.
+type need struct {
+	event  state.EventNID
+	id     matrix.EventID
+	key    *auth.Key
+	allot  bool // give the key a number if it has none
+	thread matrix.EventID
+}
+
+func (n *need) Error() string { return "rooms: something must be fetched first" }
+
+// Room is the room that is built on.
+func (b *Builder) Room() *Room { return b.room }
+
+// Joined is the number of joined members, what was appended included.
+func (b *Builder) Joined() int { return b.head.joined }
+
+// State returns the room's state event, what was appended included; nil if
+// there is none.
+func (b *Builder) State(typ, stateKey string) (*Stored, error) {
+	key, err := b.key(auth.Key{Type: typ, StateKey: stateKey})
+	if err != nil {
+		return nil, err
+	}
+	nid, ok := b.head.state.Get(key)
+	if !ok {
+		return nil, nil
+	}
+	return b.stored(nid)
+}
+
+// Then adds to the commit something that has to happen with the events or not
+// at all.
+func (b *Builder) Then(op func(tx *db.Tx) error) { b.then = append(b.then, op) }
+
+// Content is the content of a state event, nil if there is none.
+func (b *Builder) Content(typ, stateKey string) (json.RawMessage, error) {
+	st, err := b.State(typ, stateKey)
+	if st == nil || err != nil {
+		return nil, err
+	}
+	return st.Event.Content, nil
+}
+
+func (b *Builder) key(k auth.Key) (state.KeyNID, error) {
+	if n, ok := b.got.keys[k]; ok {
+		return n, nil
+	}
+	if n, ok := b.e.keys.known(k); ok {
+		return n, nil
+	}
+	return 0, &need{key: &k}
+}
+
+func (b *Builder) stored(nid state.EventNID) (*Stored, error) {
+	if st := b.head.pending.get(nid); st != nil {
+		return st, nil
+	}
+	if st, ok := b.got.events[nid]; ok {
+		return st, nil
+	}
+	if st, ok := b.e.cache.Get(nid); ok {
+		return st, nil
+	}
+	return nil, &need{event: nid}
+}
+
+// Append builds, authorises and signs an event and adds it to the commit. It
+// fails with M_FORBIDDEN, naming the rule, if the room's state does not allow
+// the event.
+func (b *Builder) Append(p Proto) (*Stored, error) {
+	if p.Sender == "" {
+		p.Sender = b.sender
+	}
+	target, err := b.redactionTarget(p)
+	if err != nil {
+		return nil, err
+	}
+	ev, authState, err := b.build(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := auth.Check(ev, authState); err != nil {
+		var r *auth.Rejection
+		if errors.As(err, &r) {
+			return nil, matrix.Forbidden("%s", r.Why).Because(r)
+		}
+		return nil, err
+	}
+	if b.creating && len(b.events) == 0 {
+		b.room.ID = ev.RoomID
+	}
+	st := &Stored{
+		Event: ev, NID: state.EventNID(b.e.eventSeq.Next()), Room: b.room.NID, Relation: relationOf(ev),
+	}
+	if err := b.count(st); err != nil {
+		return nil, err
+	}
+	if err := b.advance(st); err != nil {
+		return nil, err
+	}
+	if target != nil {
+		b.redact(target, st)
+	}
+	b.events = append(b.events, st)
+	return st, nil
+}
+
+// build makes the signed event and the view of the state that authorises it.
+func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
+	v := b.room.Version
+	stateOf := make(authState, 0, 8)
+	d := event.Draft{
+		RoomID: b.room.ID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender, Content: p.Content,
+		Redacts: p.Redacts, OriginServerTS: p.Timestamp,
+	}
+	if d.OriginServerTS == 0 {
+		d.OriginServerTS = b.e.Now().UnixMilli()
+	}
+	if p.Type == matrix.TypeCreate && v.RoomIDHash {
+		d.RoomID = ""
+	}
+	for _, k := range auth.Needed(v, p.Type, p.StateKey, p.Sender, p.Content) {
+		st, err := b.State(k.Type, k.StateKey)
+		if err != nil {
+			return nil, nil, err
+		}
+		if st == nil {
+			continue
+		}
+		stateOf = append(stateOf, st.Event)
+		d.AuthEvents = append(d.AuthEvents, st.Ref())
+	}
+	if v.RoomIDHash && p.Type != matrix.TypeCreate {
+		// The create event is implied by the room id, but the rules look at it.
+		create, err := b.State(matrix.TypeCreate, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		if create != nil {
+			stateOf = append(stateOf, create.Event)
+		}
+	}
+	for _, x := range b.head.extremities {
+		d.PrevEvents = append(d.PrevEvents, x.ref)
+		d.Depth = max(d.Depth, x.depth)
+	}
+	d.Depth = min(d.Depth+1, 1<<53-1)
+	ev, err := event.Build(v, d, b.e.ServerName, b.e.Key)
+	var bad *event.FormatError
+	if errors.As(err, &bad) {
+		return nil, nil, formatError(bad, p)
+	}
+	return ev, stateOf, err
+}
+
+// advance moves the head over the event.
+func (b *Builder) advance(st *Stored) error {
+	h := b.head
+	if st.IsState() {
+		k := auth.Key{Type: st.Type, StateKey: st.StateKey()}
+		key, err := b.key(k)
+		if err != nil {
+			return err
+		}
+		if key == 0 {
+			return &need{key: &k, allot: true}
+		}
+		st.Key = key
+		st.Replaces, _ = h.state.Get(key)
+		if st.Type == matrix.TypeMember {
+			if err := b.countMember(st); err != nil {
+				return err
+			}
+		}
+		next := h.state.Set(key, st.NID)
+		var layer state.Layer
+		layer, h.chain = h.chain.Next(b.e.snapSeq.Next(), []state.Entry{{Key: key, Event: st.NID}}, next)
+		h.state = next
+		b.layers = append(b.layers, layer)
+		b.newKeys = append(b.newKeys, k)
+	}
+	st.Snapshot = SnapshotNID(h.chain.Top())
+	st.Resolved = st.Snapshot
+	h.extremities = append(h.extremities[:0], extremity{nid: st.NID, ref: st.Ref(), depth: st.Depth})
+	h.pending.add(st)
+	return nil
+}
+
+// countMember keeps the numbers of joined and invited members.
+func (b *Builder) countMember(st *Stored) error {
+	count := func(membership string, by int) {
+		switch membership {
+		case matrix.MembershipJoin:
+			b.head.joined += by
+		case matrix.MembershipInvite:
+			b.head.invited += by
+		}
+	}
+	if st.Replaces != 0 {
+		old, err := b.stored(st.Replaces)
+		if err != nil {
+			return err
+		}
+		count(old.Membership(), -1)
+	}
+	count(st.Membership(), 1)
+	b.memberChanges = append(b.memberChanges, st)
+	return nil
+}
+
+// count gives the event its place in the running unread counts.
+func (b *Builder) count(st *Stored) error {
+	h := b.head
+	if st.Relation.Type == relThread {
+		st.Thread = st.Relation.Target
+		n, ok := h.threads[st.Thread]
+		if !ok {
+			if n, ok = b.got.threads[st.Thread]; !ok {
+				return &need{thread: st.Thread}
+			}
+		}
+		if countsAsUnread(st) {
+			n++
+		}
+		st.Unread = n
+		h.threads = maps.Clone(h.threads)
+		if h.threads == nil || len(h.threads) >= threadsKept {
+			h.threads = map[matrix.EventID]int64{}
+		}
+		h.threads[st.Thread] = n
+		return nil
+	}
+	if countsAsUnread(st) {
+		h.unread++
+	}
+	st.Unread = h.unread
+	return nil
+}
+
+// commit enqueues what was appended; the room's turn is held.
+func (b *Builder) commit(txn *TxnKey) *db.Pending {
+	h := b.head
+	done := &Committed{
+		Room: b.room, Events: b.events, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
+		Joined: h.joined, Invited: h.invited, redacted: b.redacted, memberChanges: b.localMemberChanges(), created: b.creating,
+	}
+	extremities, unread := extremityNIDs(h.extremities), h.unread
+	return b.e.DB.SubmitThen(func(tx *db.Tx) error {
+		if h.failed.Load() {
+			return errHeadFailed
+		}
+		if err := b.write(tx); err != nil {
+			return err
+		}
+		if txn != nil {
+			if err := tx.Exec(insertTxn, txn.User, txn.Device, txn.ID, b.events[0].NID, b.e.Now().UnixMilli()); err != nil {
+				return err
+			}
+		}
+		if err := b.writeRoom(tx, done, extremities, unread); err != nil {
+			return err
+		}
+		tx.Publish(done)
+		return nil
+	}, func(err error) { b.settled(err) })
+}
+
+func (b *Builder) writeRoom(tx *db.Tx, done *Committed, extremities []byte, unread int64) error {
+	if b.creating {
+		return tx.Exec(insertRoom, b.room.NID, b.room.ID, b.room.Version.ID, done.Snapshot, extremities, done.Joined,
+			done.Invited, unread)
+	}
+	return tx.Exec(updateRoom, done.Snapshot, extremities, done.Joined, done.Invited, unread, b.room.NID)
+}
+
+var errHeadFailed = fmt.Errorf("rooms: an event that this one builds on could not be stored")
+
+// write stores the events with all that belongs to them.
+func (b *Builder) write(tx *db.Tx) error {
+	for _, k := range b.newKeys {
+		if err := b.e.keys.store(tx, k); err != nil {
+			return err
+		}
+	}
+	for _, l := range b.layers {
+		if err := tx.Exec(insertSnapshot, l.NID, l.Parent, state.AppendEntries(nil, l.Entries)); err != nil {
+			return err
+		}
+	}
+	for _, st := range b.events {
+		st.Position = tx.Position()
+		if err := insertStored(tx, st); err != nil {
+			return err
+		}
+		if st.Type == matrix.TypeMember && st.IsState() {
+			u := matrix.UserID(st.StateKey())
+			if err := tx.Exec(upsertMembership, u, b.room.NID, st.Membership(), st.NID, st.Position, b.e.Local(u)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, st := range b.redacted {
+		if err := writeRedacted(tx, st); err != nil {
+			return err
+		}
+	}
+	for _, op := range b.then {
+		if err := op(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settled runs on the writer goroutine after the commit, before the next.
+func (b *Builder) settled(err error) {
+	if err != nil {
+		b.head.failed.Store(true)
+		return
+	}
+	for _, k := range b.newKeys {
+		b.e.keys.stored(k)
+	}
+	b.head.pending.remove(b.events)
+}
+
+func (b *Builder) localMemberChanges() []*Stored {
+	return slices.DeleteFunc(slices.Clone(b.memberChanges), func(st *Stored) bool {
+		return !b.e.Local(matrix.UserID(st.StateKey()))
+	})
+}
+
+func extremityNIDs(xs []extremity) []byte {
+	nids := make([]state.EventNID, len(xs))
+	for i, x := range xs {
+		nids[i] = x.nid
+	}
+	return encodeNIDs(nids)
+}
+
+// authState is the handful of state events that authorise an event.
+type authState []*event.Event
+
+// Event implements auth.State.
+func (s authState) Event(typ, stateKey string) *event.Event {
+	for _, e := range s {
+		if e.Is(typ, stateKey) {
+			return e
+		}
+	}
+	return nil
+}
+
+// formatError tells the sender of an event what is wrong with it.
+func formatError(bad *event.FormatError, p Proto) error {
+	if len(p.Content) > event.MaxEventBytes-1024 {
+		return matrix.TooLarge("The event is larger than %d bytes", event.MaxEventBytes).Because(bad)
+	}
+	return matrix.BadJSON("%s", bad.What)
+}

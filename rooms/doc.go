@@ -1,0 +1,30 @@
+// Package rooms is the room engine: it creates rooms, admits events, keeps state
+// and history, and knows who is a member of what.
+//
+// # Invariants
+//
+//   - An event has one way in: Append under its room's lock (local events) or
+//     Receive (events of other servers). Both authorise before they enqueue.
+//   - Rejected and soft-failed are flags in the database. A rejected event is in
+//     no snapshot, is no forward extremity and is never served.
+//   - nid(auth event) < nid(event): numbers are given out under the room's lock
+//     in the order in which events are built.
+//   - A position is allotted inside the commit, so whoever has seen position P
+//     has seen everything up to P.
+//   - A Room's head (what the next event builds on) runs ahead of its View (what
+//     readers see): a View only ever shows what is committed.
+//   - If a commit fails, the head is dropped with everything built on it, and
+//     the room is loaded again.
+//
+// # Locks, in the order in which they may be taken
+//
+//	lock            guards                               held over
+//	Room.turn       the head: extremities, state, nids   computation only; no I/O
+//	keyTable.mu     the (type, state key) numbers        a map access
+//	Room.mu         the committed view, ring, members    a copy of a pointer
+//	Engine.mu       the table of loaded rooms            a map access
+//	userCache.mu    memberships by user                  a map access
+//
+// The database's writer goroutine takes Room.mu and userCache.mu when it
+// publishes; it never takes Room.turn.
+package rooms

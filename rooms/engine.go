@@ -1,0 +1,214 @@
+package rooms
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// What the engine keeps in memory beside the loaded rooms.
+const (
+	eventsKept  = 20_000
+	layersKept  = 2_000
+	roomsKept   = 100_000
+	usersKept   = 20_000
+	devicesKept = 20_000
+)
+
+// Profile is what a user's member events say of them.
+type Profile struct {
+	DisplayName string
+	AvatarURL   string
+}
+
+// Profiles gives the profiles of local users.
+type Profiles interface {
+	Profile(ctx context.Context, user matrix.UserID) (Profile, error)
+}
+
+// Deps are what the engine is made of.
+type Deps struct {
+	DB         *db.DB
+	ServerName matrix.ServerName
+	Key        event.SigningKey
+	Now        func() time.Time
+	Rand       io.Reader // of room ids in room versions 1 to 11
+	Log        *slog.Logger
+	Profiles   Profiles
+}
+
+// Engine holds every room of the server.
+type Engine struct {
+	Deps
+	keys      *keyTable
+	eventSeq  *db.Sequence
+	roomSeq   *db.Sequence
+	snapSeq   *db.Sequence
+	cache     *lru.Cache[state.EventNID, *Stored]
+	layers    *lru.Cache[SnapshotNID, state.Layer]
+	names     *lru.Cache[RoomNID, roomName]
+	users     *userCache
+	txns      *txnTable
+	loading   singleflight.Group
+	mu        sync.RWMutex
+	rooms     map[matrix.RoomID]*Room
+	roomsByID map[RoomNID]*Room
+}
+
+// roomName is what never changes about a room.
+type roomName struct {
+	id      matrix.RoomID
+	version *event.Version
+}
+
+// New makes the engine and subscribes it to the database's stream; whoever
+// subscribes later finds views up to date.
+func New(d Deps) (*Engine, error) {
+	e := &Engine{
+		Deps: d, keys: newKeyTable(d.DB),
+		eventSeq: d.DB.Sequence("event"), roomSeq: d.DB.Sequence("room"), snapSeq: d.DB.Sequence("snapshot"),
+		rooms: map[matrix.RoomID]*Room{}, roomsByID: map[RoomNID]*Room{},
+	}
+	var err error
+	if e.cache, err = lru.New[state.EventNID, *Stored](eventsKept); err != nil {
+		return nil, err
+	}
+	if e.layers, err = lru.New[SnapshotNID, state.Layer](layersKept); err != nil {
+		return nil, err
+	}
+	if e.names, err = lru.New[RoomNID, roomName](roomsKept); err != nil {
+		return nil, err
+	}
+	if e.users, err = newUserCache(e); err != nil {
+		return nil, err
+	}
+	if e.txns, err = newTxnTable(d.DB); err != nil {
+		return nil, err
+	}
+	d.DB.Subscribe(e.published)
+	return e, nil
+}
+
+// Local tells whether a user is this server's.
+func (e *Engine) Local(u matrix.UserID) bool { return u.Server() == e.ServerName }
+
+// Room returns the room; 404 M_NOT_FOUND if this server does not know it.
+func (e *Engine) Room(ctx context.Context, id matrix.RoomID) (*Room, error) {
+	e.mu.RLock()
+	r := e.rooms[id]
+	e.mu.RUnlock()
+	if r != nil {
+		return r, nil
+	}
+	return e.loadOnce(ctx, "id "+string(id), func(ctx context.Context) (roomRow, bool, error) {
+		return db.One(ctx, e.DB, roomByID, scanRoom, id)
+	})
+}
+
+// RoomByNID is Room by number.
+func (e *Engine) RoomByNID(ctx context.Context, n RoomNID) (*Room, error) {
+	e.mu.RLock()
+	r := e.roomsByID[n]
+	e.mu.RUnlock()
+	if r != nil {
+		return r, nil
+	}
+	name, err := e.roomName(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return e.Room(ctx, name.id)
+}
+
+// loadOnce loads a room for all who ask at the same time. The load goes on when
+// one of them gives up.
+func (e *Engine) loadOnce(ctx context.Context, key string, row func(context.Context) (roomRow, bool, error)) (*Room, error) {
+	v, err, _ := e.loading.Do(key, func() (any, error) {
+		ctx := context.WithoutCancel(ctx)
+		r, found, err := row(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, matrix.NotFound("This server does not know the room")
+		}
+		room, err := e.load(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if there := e.rooms[room.ID]; there != nil {
+			return there, nil
+		}
+		e.rooms[room.ID], e.roomsByID[room.NID] = room, room
+		return room, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*Room), nil
+}
+
+// add makes a new room known.
+func (e *Engine) add(r *Room) {
+	e.names.Add(r.NID, roomName{r.ID, r.Version})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rooms[r.ID], e.roomsByID[r.NID] = r, r
+}
+
+// roomName gives a room's id and version without loading it.
+func (e *Engine) roomName(ctx context.Context, n RoomNID) (roomName, error) {
+	if name, ok := e.names.Get(n); ok {
+		return name, nil
+	}
+	row, found, err := db.One(ctx, e.DB, roomByNID, scanRoom, n)
+	if err != nil {
+		return roomName{}, err
+	}
+	if !found {
+		return roomName{}, matrix.NotFound("This server does not know the room")
+	}
+	return e.nameRow(row)
+}
+
+func (e *Engine) nameRow(row roomRow) (roomName, error) {
+	v, ok := event.Lookup(row.version)
+	if !ok {
+		return roomName{}, matrix.NewError(400, matrix.CodeUnsupportedRoomVersion, "Room version %q is not supported", row.version)
+	}
+	name := roomName{row.id, v}
+	e.names.Add(row.nid, name)
+	return name, nil
+}
+
+// published brings the views of rooms, and what is cached of users, up to a
+// commit. It runs on the database's writer goroutine.
+func (e *Engine) published(b db.Batch) {
+	for _, c := range b.Changes {
+		if c, ok := c.(*Committed); ok {
+			for _, st := range c.Events {
+				e.cache.Add(st.NID, st)
+			}
+			for nid, st := range c.redacted {
+				e.cache.Add(nid, st)
+			}
+			c.Room.publish(c)
+			if c.created {
+				e.add(c.Room)
+			}
+			e.users.publish(c)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package rooms
+
+import (
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/auth"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// redactionTarget finds the event that p redacts and checks that its sender may
+// redact it: their own events, or anybody's with the power to redact.
+// spec: client-server#put_matrixclientv3roomsroomidredacteventidtxnid
+func (b *Builder) redactionTarget(p Proto) (*Stored, error) {
+	if p.Type != matrix.TypeRedaction || p.StateKey != nil {
+		return nil, nil
+	}
+	target, err := b.byID(p.Redacts)
+	if err != nil {
+		return nil, err
+	}
+	if target == nil || target.Room != b.room.NID {
+		return nil, matrix.NotFound("There is no such event in the room to redact")
+	}
+	if target.Sender == p.Sender {
+		return target, nil
+	}
+	levels, err := b.Levels()
+	if err != nil {
+		return nil, err
+	}
+	if levels.User(p.Sender) < levels.Redact {
+		return nil, matrix.Forbidden("Redacting the events of others needs power level %d", levels.Redact)
+	}
+	return target, nil
+}
+
+// Levels are the power levels, what was appended included.
+func (b *Builder) Levels() (*auth.PowerLevels, error) {
+	var st authState
+	for _, typ := range []string{matrix.TypeCreate, matrix.TypePowerLevels} {
+		s, err := b.State(typ, "")
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			st = append(st, s.Event)
+		}
+	}
+	return auth.Levels(st), nil
+}
+
+func (b *Builder) byID(id matrix.EventID) (*Stored, error) {
+	for _, st := range b.events {
+		if st.ID == id {
+			return st, nil
+		}
+	}
+	st, ok := b.got.ids[id]
+	if !ok {
+		return nil, &need{id: id}
+	}
+	return st, nil
+}
+
+// redact takes the content from target on behalf of the redaction event.
+// spec: client-server#redactions
+func (b *Builder) redact(target, by *Stored) {
+	if target.RedactedBy != 0 {
+		return
+	}
+	redacted := *target
+	redacted.Event, redacted.RedactedBy, redacted.Txn = target.Event.Redact(), by.NID, nil
+	if b.redacted == nil {
+		b.redacted = map[state.EventNID]*Stored{}
+	}
+	b.redacted[target.NID] = &redacted
+}
+
+// writeRedacted stores a redacted event in the place of the original, whose
+// relation to others ends.
+func writeRedacted(tx *db.Tx, st *Stored) error {
+	if err := tx.Exec(updateJSON, st.JSON, st.NID); err != nil {
+		return err
+	}
+	if err := tx.Exec(markRedact, st.RedactedBy, st.NID); err != nil {
+		return err
+	}
+	if st.Relation.Target == "" {
+		return nil
+	}
+	return tx.Exec(deleteRelation, st.Relation.Target, st.NID)
+}

@@ -1,0 +1,89 @@
+package rooms
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// RoomNID numbers a room.
+type RoomNID int64
+
+// SnapshotNID numbers a stored state snapshot; 0 is the empty state.
+type SnapshotNID int64
+
+// Flags say what became of an event. They survive a restart.
+type Flags uint8
+
+const (
+	// Rejected events failed the authorisation rules; they are kept so that
+	// events that depend on them can be rejected, too.
+	Rejected Flags = 1 << iota
+	// SoftFailed events pass at their own place in history but not against the
+	// current state: other events may build on them, clients never see them.
+	// spec: server-server#soft-failure
+	SoftFailed
+	// Outlier events are known only as auth events or state; they have no place
+	// in the timeline.
+	Outlier
+)
+
+// Stored is an event with what the server knows of it beside its text. It is
+// immutable once published, and shared: never change one, copy it.
+type Stored struct {
+	*event.Event
+	NID      state.EventNID
+	Room     RoomNID
+	Key      state.KeyNID // 0 for an event that is not state
+	Position int64        // order in the timeline: above 0 as committed, below 0 backfilled, 0 for outliers
+	Snapshot SnapshotNID  // the state after the event, as the event itself sees it
+	Resolved SnapshotNID  // the room's state after the event was committed; differs from Snapshot after forks
+	Replaces state.EventNID
+	Flags    Flags
+
+	RedactedBy state.EventNID // the redaction that was applied to it, or 0
+	Relation   Relation
+	Thread     matrix.EventID // the root of the thread that it belongs to, or ""
+	Unread     int64          // running count of its room and thread: how many events up to here count as unread
+	Txn        *TxnKey        // how its sender's device knows it; only on recent events
+}
+
+// Served tells whether clients and other servers may ever be shown the event.
+func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed) == 0 }
+
+// Relation is what an event says it relates to.
+// spec: client-server#forming-relationships-between-events
+type Relation struct {
+	Type   string         // rel_type, such as m.thread, m.replace, m.annotation, m.reference
+	Target matrix.EventID // event_id
+	Key    string         // an annotation's key
+}
+
+// TxnKey identifies a request that a device may send again.
+// spec: client-server#transaction-identifiers
+type TxnKey struct {
+	User   matrix.UserID
+	Device matrix.DeviceID
+	ID     string
+}
+
+// Committed is published on the stream for every commit that a room had events
+// in: its events of one write, in order, and the room as they leave it.
+type Committed struct {
+	Room            *Room
+	Events          []*Stored
+	State           *state.Map
+	Snapshot        SnapshotNID
+	Joined, Invited int
+
+	redacted      map[state.EventNID]*Stored // redacted forms of older events
+	memberChanges []*Stored                  // of local users
+	created       bool                       // the room is new
+}
+
+// Redacted lists the older events that lost their content in the commit, in
+// their redacted form.
+func (c *Committed) Redacted() []*Stored { return slices.Collect(maps.Values(c.redacted)) }

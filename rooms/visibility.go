@@ -1,0 +1,234 @@
+package rooms
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/auth"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// visibilities remembers, for one reader of one room, what the states at events
+// say; events that share a snapshot share the answer.
+type visibilities struct {
+	e          *Engine
+	user       matrix.UserID
+	keys       [2]state.KeyNID // history visibility, the user's membership
+	bySnapshot map[SnapshotNID]moment
+	own        Membership
+	left       int64 // position up to which a user who left may see shared history; maxPosition for a joined one
+}
+
+// moment is what decides on an event: the state at it.
+type moment struct{ visibility, membership string }
+
+// Visible filters events down to those that the user may see.
+// spec: client-server#server-behaviour-5
+func (e *Engine) Visible(ctx context.Context, r *Room, u matrix.UserID, events []*Stored) ([]*Stored, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	v, err := e.visibilities(ctx, r, u)
+	if err != nil {
+		return nil, err
+	}
+	visible := make([]*Stored, 0, len(events))
+	for _, st := range events {
+		ok, err := v.allows(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			visible = append(visible, st)
+		}
+	}
+	return visible, nil
+}
+
+func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*visibilities, error) {
+	keys, err := e.Keys(ctx, []auth.Key{{Type: matrix.TypeHistoryVisibility}, {Type: matrix.TypeMember, StateKey: string(u)}})
+	if err != nil {
+		return nil, err
+	}
+	v := &visibilities{e: e, user: u, keys: [2]state.KeyNID(keys), bySnapshot: map[SnapshotNID]moment{}, left: minPosition}
+	m, err := e.Membership(ctx, r, u)
+	if err != nil {
+		return nil, err
+	}
+	v.own = m
+	switch m.Membership {
+	case matrix.MembershipJoin:
+		v.left = maxPosition
+	case matrix.MembershipLeave, matrix.MembershipBan:
+		left, err := e.leftAt(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		v.left = left
+	}
+	return v, nil
+}
+
+// leftAt is the position at which the user of a leave or ban ceased to be
+// joined; minPosition if they never were, as far as the chain of member events
+// that replaced each other tells.
+func (e *Engine) leftAt(ctx context.Context, m Membership) (int64, error) {
+	nid, position := m.Event, m.Position
+	for nid != 0 {
+		events, err := e.Events(ctx, []state.EventNID{nid})
+		if err != nil {
+			return 0, err
+		}
+		if events[0].Membership() == matrix.MembershipJoin {
+			return position, nil
+		}
+		nid, position = events[0].Replaces, events[0].Position
+	}
+	return minPosition, nil
+}
+
+// allows decides on one event.
+func (v *visibilities) allows(ctx context.Context, st *Stored) (bool, error) {
+	if !st.Served() {
+		return false, nil
+	}
+	if v.since(st) && v.own.Membership == matrix.MembershipJoin {
+		return true, nil
+	}
+	at, err := v.at(ctx, st.Snapshot)
+	if err != nil {
+		return false, err
+	}
+	if v.sees(at, st) {
+		return true, nil
+	}
+	// Of a change of visibility, or of one's own membership, the state before
+	// it counts as well: whoever saw the room then sees the change.
+	if st.Is(matrix.TypeHistoryVisibility, "") || st.Is(matrix.TypeMember, string(v.user)) {
+		before := at
+		old, err := v.replaced(ctx, st)
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case st.Type == matrix.TypeMember:
+			before.membership = ""
+			if old != nil {
+				before.membership = old.Membership()
+			}
+		default:
+			before.visibility = historyVisibility(old)
+		}
+		return v.sees(before, st), nil
+	}
+	return false, nil
+}
+
+// since tells, without reading anything, that the user's membership at the event
+// is what it is now: the event was committed later, on the room's own state.
+func (v *visibilities) since(st *Stored) bool {
+	return st.Position >= v.own.Position && st.Snapshot == st.Resolved && v.own.Membership != ""
+}
+
+// membershipAt is the user's membership at the event, "leave" if there is none.
+func (v *visibilities) membershipAt(ctx context.Context, st *Stored) (string, error) {
+	if v.since(st) {
+		return v.own.Membership, nil
+	}
+	m, err := v.at(ctx, st.Snapshot)
+	if err != nil || m.membership != "" {
+		return m.membership, err
+	}
+	return matrix.MembershipLeave, nil
+}
+
+func (v *visibilities) replaced(ctx context.Context, st *Stored) (*Stored, error) {
+	if st.Replaces == 0 {
+		return nil, nil
+	}
+	events, err := v.e.Events(ctx, []state.EventNID{st.Replaces})
+	if err != nil {
+		return nil, err
+	}
+	return events[0], nil
+}
+
+func (v *visibilities) sees(at moment, st *Stored) bool {
+	switch {
+	case at.visibility == matrix.VisibilityWorldReadable, at.membership == matrix.MembershipJoin:
+		return true
+	case at.visibility == matrix.VisibilityInvited && at.membership == matrix.MembershipInvite:
+		return true
+	case at.visibility == matrix.VisibilityShared:
+		return st.Position <= v.left
+	}
+	return false
+}
+
+// at reads the two deciding events of a snapshot, without building it.
+func (v *visibilities) at(ctx context.Context, n SnapshotNID) (moment, error) {
+	if m, ok := v.bySnapshot[n]; ok {
+		return m, nil
+	}
+	nids, err := v.e.lookup(ctx, n, v.keys[:])
+	if err != nil {
+		return moment{}, err
+	}
+	m := moment{visibility: matrix.VisibilityShared}
+	for i, nid := range nids {
+		if nid == 0 {
+			continue
+		}
+		events, err := v.e.Events(ctx, []state.EventNID{nid})
+		if err != nil {
+			return moment{}, err
+		}
+		if i == 0 {
+			m.visibility = historyVisibility(events[0])
+		} else {
+			m.membership = events[0].Membership()
+		}
+	}
+	v.bySnapshot[n] = m
+	return m, nil
+}
+
+// historyVisibility reads the setting; whatever is absent or unknown is shared.
+func historyVisibility(st *Stored) string {
+	if st == nil {
+		return matrix.VisibilityShared
+	}
+	var c struct {
+		Visibility string `json:"history_visibility"`
+	}
+	_ = json.Unmarshal(st.Content, &c) // a content of the wrong type is as good as none
+	switch c.Visibility {
+	case matrix.VisibilityInvited, matrix.VisibilityJoined, matrix.VisibilityWorldReadable:
+		return c.Visibility
+	}
+	return matrix.VisibilityShared
+}
+
+// lookup finds a few keys in a stored snapshot from its layers; 0 where the
+// state has none.
+func (e *Engine) lookup(ctx context.Context, n SnapshotNID, keys []state.KeyNID) ([]state.EventNID, error) {
+	found := make([]state.EventNID, len(keys))
+	done := make([]bool, len(keys))
+	for n != 0 {
+		l, err := e.layer(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		for i, k := range keys {
+			at, ok := slices.BinarySearchFunc(l.Entries, k, func(e state.Entry, k state.KeyNID) int { return cmp.Compare(e.Key, k) })
+			if ok && !done[i] {
+				found[i], done[i] = l.Entries[at].Event, true
+			}
+		}
+		n = SnapshotNID(l.Parent)
+	}
+	return found, nil
+}
