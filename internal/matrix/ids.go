@@ -70,7 +70,7 @@ func ValidNewLocalpart(s string) bool {
 // ParseRoomID checks s against both room id grammars.
 // spec: client-server#room-ids
 func ParseRoomID(s string) (RoomID, error) {
-	if len(s) > 1 && len(s) <= MaxIDBytes && s[0] == '!' && noNUL(s) {
+	if len(s) > 1 && len(s) <= MaxIDBytes && s[0] == '!' && printable(s) {
 		if _, server, ok := split(s, '!'); !ok || validServerName(server) {
 			return RoomID(s), nil
 		}
@@ -84,7 +84,7 @@ func (r RoomID) Server() ServerName { return serverPart(string(r)) }
 // ParseEventID checks s against the event id grammars of all room versions.
 // spec: client-server#event-ids
 func ParseEventID(s string) (EventID, error) {
-	if len(s) > 1 && len(s) <= MaxIDBytes && s[0] == '$' && noNUL(s) {
+	if len(s) > 1 && len(s) <= MaxIDBytes && s[0] == '$' && printable(s) {
 		return EventID(s), nil
 	}
 	return "", InvalidParam("%q is not an event id; one starts with $", clip(s))
@@ -94,7 +94,7 @@ func ParseEventID(s string) (EventID, error) {
 // spec: client-server#room-aliases
 func ParseRoomAlias(s string) (RoomAlias, error) {
 	local, server, ok := split(s, '#')
-	if !ok || local == "" || !validServerName(server) || !noNUL(local) {
+	if !ok || local == "" || !validServerName(server) || !printable(local) {
 		return "", InvalidParam("%q is not a room alias; one looks like #name:server", clip(s))
 	}
 	return RoomAlias(s), nil
@@ -147,29 +147,38 @@ func validServerName(s string) bool {
 		return false
 	}
 	host, port := splitPort(s)
-	if strings.HasSuffix(s, ":") || len(port) > 5 || !all(port, func(c byte) bool { return c >= '0' && c <= '9' }) {
-		return false
+	if port != "" {
+		digits, ok := strings.CutPrefix(port, ":")
+		if !ok || digits == "" || len(digits) > 5 || !all(digits, isDigit) {
+			return false
+		}
 	}
-	if strings.HasPrefix(host, "[") {
-		addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-		return err == nil && addr.Is6() && addr.Zone() == "" && strings.HasSuffix(host, "]")
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		addr, err := netip.ParseAddr(inner)
+		return ok && err == nil && addr.Is6() && addr.Zone() == ""
 	}
 	return host != "" && all(host, func(c byte) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.'
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(c) || c == '-' || c == '.'
 	})
 }
 
+// splitPort cuts s after its host; port is all that follows, colon included.
 func splitPort(s string) (host, port string) {
+	end := strings.IndexByte(s, ':')
 	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 {
+		end = strings.IndexByte(s, ']') + 1
+		if end == 0 {
 			return s, ""
 		}
-		return s[:end+1], strings.TrimPrefix(s[end+1:], ":")
 	}
-	host, port, _ = strings.Cut(s, ":")
-	return host, port
+	if end < 0 {
+		return s, ""
+	}
+	return s[:end], s[end:]
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 func all(s string, ok func(byte) bool) bool {
 	for i := range len(s) {
@@ -180,7 +189,7 @@ func all(s string, ok func(byte) bool) bool {
 	return true
 }
 
-// printable accepts what historical user ids may hold: any text but NUL.
+// printable accepts what historical identifiers may hold: any text but NUL.
 func printable(s string) bool { return utf8.ValidString(s) && noNUL(s) }
 
 func noNUL(s string) bool { return strings.IndexByte(s, 0) < 0 }
