@@ -278,7 +278,6 @@ func (e *Event) validate() error {
 // validateRoomID checks the room id against the grammar of the room version.
 // spec: rooms/v12#event-format
 func (e *Event) validateRoomID() error {
-	bad := &FormatError{What: "room_id " + clip(string(e.RoomID)) + " is not a room id of version " + e.Version.ID}
 	if e.derivesRoomID() {
 		if e.at.roomID.present() {
 			return &FormatError{What: "a create event of version " + e.Version.ID + " has no room_id"}
@@ -288,14 +287,15 @@ func (e *Event) validateRoomID() error {
 		}
 		return nil
 	}
+	var valid bool
 	if e.Version.RoomIDHash {
-		if len(e.RoomID) != hashIDBytes || e.RoomID[0] != '!' || !isURLBase64(string(e.RoomID[1:])) {
-			return bad
-		}
-		return nil
+		valid = len(e.RoomID) == hashIDBytes && e.RoomID[0] == '!' && isURLBase64(string(e.RoomID[1:]))
+	} else {
+		_, err := matrix.ParseRoomID(string(e.RoomID))
+		valid = err == nil && e.RoomID.Server() != ""
 	}
-	if _, err := matrix.ParseRoomID(string(e.RoomID)); err != nil || e.RoomID.Server() == "" {
-		return bad
+	if !valid {
+		return &FormatError{What: "room_id " + clip(string(e.RoomID)) + " is not a room id of version " + e.Version.ID}
 	}
 	return nil
 }

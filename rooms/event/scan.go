@@ -3,7 +3,7 @@ package event
 import (
 	"bytes"
 	"cmp"
-	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -286,11 +286,11 @@ func duplicateKey(key []byte) error {
 	return &FormatError{What: "duplicate key " + clip(string(key))}
 }
 
-// clip keeps error texts short and whole.
+// clip quotes s for an error text, shortened.
 func clip(s string) string {
 	const most = 64
 	if len(s) > most {
 		s = s[:most] + "…"
 	}
-	return string(slices.Concat([]byte{'"'}, bytes.ToValidUTF8([]byte(s), []byte("�")), []byte{'"'}))
+	return `"` + strings.ToValidUTF8(s, "\uFFFD") + `"`
 }
