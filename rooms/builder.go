@@ -172,7 +172,7 @@ func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
 		d.OriginServerTS = b.e.Now().UnixMilli()
 	}
 	if p.Type == matrix.TypeCreate && v.RoomIDHash {
-		d.RoomID = ""
+		d.RoomID, d.OriginServerTS = "", b.e.createTime(d.OriginServerTS)
 	}
 	for _, k := range auth.Needed(v, p.Type, p.StateKey, p.Sender, p.Content) {
 		st, err := b.State(k.Type, k.StateKey)

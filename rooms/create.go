@@ -57,6 +57,19 @@ func (e *Engine) newRoomID(v *event.Version) (matrix.RoomID, error) {
 	return matrix.RoomID("!" + base64.RawURLEncoding.EncodeToString(random[:]) + ":" + string(e.ServerName)), nil
 }
 
+// createTime moves a create event's time on, so that no two rooms of one server
+// begin in the same millisecond: their ids are the hashes of events that may
+// have nothing else to tell them apart.
+func (e *Engine) createTime(ts int64) int64 {
+	for {
+		last := e.lastCreate.Load()
+		ts = max(ts, last+1)
+		if e.lastCreate.CompareAndSwap(last, ts) {
+			return ts
+		}
+	}
+}
+
 func newFetched() *fetched {
 	return &fetched{
 		events: map[state.EventNID]*Stored{}, ids: map[matrix.EventID]*Stored{},

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -50,19 +51,20 @@ type Deps struct {
 // Engine holds every room of the server.
 type Engine struct {
 	Deps
-	keys      *keyTable
-	eventSeq  *db.Sequence
-	roomSeq   *db.Sequence
-	snapSeq   *db.Sequence
-	cache     *lru.Cache[state.EventNID, *Stored]
-	layers    *lru.Cache[SnapshotNID, state.Layer]
-	names     *lru.Cache[RoomNID, roomName]
-	users     *userCache
-	txns      *txnTable
-	loading   singleflight.Group
-	mu        sync.RWMutex
-	rooms     map[matrix.RoomID]*Room
-	roomsByID map[RoomNID]*Room
+	keys       *keyTable
+	eventSeq   *db.Sequence
+	roomSeq    *db.Sequence
+	snapSeq    *db.Sequence
+	cache      *lru.Cache[state.EventNID, *Stored]
+	layers     *lru.Cache[SnapshotNID, state.Layer]
+	names      *lru.Cache[RoomNID, roomName]
+	users      *userCache
+	txns       *txnTable
+	loading    singleflight.Group
+	lastCreate atomic.Int64
+	mu         sync.RWMutex
+	rooms      map[matrix.RoomID]*Room
+	roomsByID  map[RoomNID]*Room
 }
 
 // roomName is what never changes about a room.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +139,26 @@ func TestConcurrentSends(t *testing.T) {
 		for i := 1; i < len(events); i++ {
 			if len(events[i].PrevEvents) != 1 || events[i].PrevEvents[0] != events[i-1].ID {
 				t.Fatalf("event %d builds on %v, not on %s", i, events[i].PrevEvents, events[i-1].ID)
+			}
+		}
+	})
+}
+
+// BenchmarkSend sends from 16 goroutines into 10 rooms.
+func BenchmarkSend(b *testing.B) {
+	e := newEngine(b, dbtest.Open(b, "sqlite"))
+	var list []matrix.RoomID
+	for range 10 {
+		list = append(list, newRoom(b, e, "12").ID)
+	}
+	p := message("hello, this is a message of about the usual length, which is not long")
+	b.ReportAllocs()
+	b.SetParallelism(8)
+	var n atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := e.Send(b.Context(), list[n.Add(1)%10], alice, p, nil); err != nil {
+				b.Error(err)
 			}
 		}
 	})
