@@ -110,10 +110,6 @@ func (e *Edge) Handler(serves ...string) http.Handler {
 	if slices.Contains(serves, "federation") {
 		wanted = append(wanted, "keys", "wellknown")
 	}
-	type mount struct {
-		prefix string
-		s      *surface
-	}
 	var mounts []mount
 	for _, def := range surfaceDefs {
 		if slices.Contains(wanted, def.name) {
@@ -124,16 +120,39 @@ func (e *Edge) Handler(serves ...string) http.Handler {
 	}
 	// The first match counts: the longer prefix goes first.
 	slices.SortStableFunc(mounts, func(a, b mount) int { return len(b.prefix) - len(a.prefix) })
-	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	router := mux.NewRouter()
 	for _, m := range mounts {
-		if strings.HasSuffix(m.prefix, "/") {
-			router.PathPrefix(m.prefix).Handler(m.s)
-		} else {
-			router.Path(m.prefix).Handler(m.s)
-		}
+		router.MatcherFunc(m.matches).Handler(m.s)
 	}
-	router.NotFoundHandler = e.nowhere
-	return router
+	return &entrance{router, e.nowhere}
+}
+
+// mount is a surface at a prefix.
+type mount struct {
+	prefix string
+	s      *surface
+}
+
+// matches compares with the path as it was sent: an encoded slash is none.
+func (m mount) matches(r *http.Request, _ *mux.RouteMatch) bool {
+	path := sentPath(r)
+	return path == m.prefix || strings.HasSuffix(m.prefix, "/") && strings.HasPrefix(path, m.prefix)
+}
+
+// entrance asks the router for the surface and calls it. The router's own
+// ServeHTTP would copy every request twice for variables that nobody reads.
+type entrance struct {
+	router  *mux.Router
+	nowhere *surface
+}
+
+func (t *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var m mux.RouteMatch
+	if t.router.Match(r, &m) {
+		m.Handler.ServeHTTP(w, r)
+		return
+	}
+	t.nowhere.ServeHTTP(w, r)
 }
 
 // token finds the access token of a request.

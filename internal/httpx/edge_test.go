@@ -375,9 +375,10 @@ func BenchmarkNetHTTP(b *testing.B) {
 
 type nullWriter struct{ h http.Header }
 
-func (w *nullWriter) Header() http.Header         { return w.h }
-func (w *nullWriter) Write(b []byte) (int, error) { return len(b), nil }
-func (w *nullWriter) WriteHeader(int)             {}
+func (w *nullWriter) SetReadDeadline(time.Time) error { return nil }
+func (w *nullWriter) Header() http.Header             { return w.h }
+func (w *nullWriter) Write(b []byte) (int, error)     { return len(b), nil }
+func (w *nullWriter) WriteHeader(int)                 {}
 
 func benchmarkHandler(b *testing.B, h http.Handler, target string, body []byte) {
 	b.ReportAllocs()

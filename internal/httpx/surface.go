@@ -107,19 +107,16 @@ const loneSlash = "\x00/"
 // checkPath refuses paths that http.ServeMux would redirect, and text that is
 // none.
 func (x *exchange) checkPath(r *http.Request) error {
-	path := r.URL.EscapedPath()
+	path := sentPath(r)
 	if strings.Contains(path, "//") || strings.Contains(path, "/./") || strings.Contains(path, "/../") ||
 		strings.HasSuffix(path, "/.") || strings.HasSuffix(path, "/..") {
 		return matrix.Unrecognized(http.StatusNotFound)
 	}
-	if strings.IndexByte(path, '%') < 0 {
-		return nil
-	}
 	if !isText(r.URL.Path) {
 		return matrix.InvalidParam("The path holds text that is not valid UTF-8 or has the character U+0000")
 	}
-	if strings.Contains(path, "/%2F/") || strings.Contains(path, "/%2f/") ||
-		strings.HasSuffix(path, "/%2F") || strings.HasSuffix(path, "/%2f") {
+	if r.URL.RawPath != "" && (strings.Contains(path, "/%2F/") || strings.Contains(path, "/%2f/") ||
+		strings.HasSuffix(path, "/%2F") || strings.HasSuffix(path, "/%2f")) {
 		x.slash = true
 		segs := strings.Split(path, "/")
 		for i, seg := range segs {
@@ -136,6 +133,16 @@ func (x *exchange) checkPath(r *http.Request) error {
 		r.URL = &marked
 	}
 	return nil
+}
+
+// sentPath is the path with its encoded slashes as they came. net/url keeps
+// RawPath only where it differs from the usual encoding of Path, and then an
+// encoded slash is in it.
+func sentPath(r *http.Request) string {
+	if r.URL.RawPath != "" {
+		return r.URL.RawPath
+	}
+	return r.URL.Path
 }
 
 // unrecognized answers for paths and methods that nobody serves.
