@@ -142,6 +142,16 @@ func (d *DB) Submit(op func(tx *Tx) error) *Pending {
 	return p
 }
 
+// SubmitThen is Submit with a function that is told of the outcome before Wait
+// returns, and, if op failed, before any op that was submitted later runs (anew).
+// It is called on the writer's goroutine, in the order of submission and after
+// the subscribers, and must not block.
+func (d *DB) SubmitThen(op func(tx *Tx) error, then func(error)) *Pending {
+	p := &Pending{op: op, then: then}
+	d.writer.enqueue(p)
+	return p
+}
+
 // Subscribe calls fn for every commit that allotted a position or published a
 // change, in commit order, on the writer's goroutine and before the callers get
 // their answers. It must not block.

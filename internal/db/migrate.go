@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 const migrationLock = `SELECT pg_advisory_xact_lock(7307497709430117736)`
 
 var (
-	selectTables     = SQL(`SELECT count(*) FROM {tables} WHERE name <> 'schema_migrations'`)
+	selectTables     = SQL(`SELECT count(*) FROM {tables} AS t WHERE name <> 'schema_migrations'`)
 	selectMigrations = SQL(`SELECT feature, number, checksum FROM schema_migrations ORDER BY feature, number`)
 	insertMigration  = SQL(`INSERT INTO schema_migrations (feature, number, checksum) VALUES ($1, $2, $3)`)
 )

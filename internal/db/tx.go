@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 )
 
 // Tx is one op's access to the transaction of its batch. It is valid until the
@@ -130,7 +131,7 @@ func (tx *Tx) run(op func(tx *Tx) error) (clean bool, err error) {
 func protect(op func(tx *Tx) error, tx *Tx) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: stack()}
+			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
 	return op(tx)

@@ -17,13 +17,12 @@ const (
 	maxQueued = 10_000 // ops of Write in the queue; more wait outside
 )
 
-func stack() []byte { return debug.Stack() }
-
 // Pending is an op that was submitted.
 type Pending struct {
 	op   func(tx *Tx) error
 	ctx  context.Context // ends an op that has not begun; nil from Submit
 	slot bool            // holds a place of Write
+	then func(error)     // told of the outcome before anything later runs; may be nil
 	at   time.Time
 	err  error
 	done chan struct{}
@@ -99,7 +98,7 @@ func (w *writer) enqueue(p *Pending) {
 	}
 	w.mu.Unlock()
 	if closed {
-		w.answer(p, errClosed)
+		go w.answer(p, errClosed) // not here: the caller may hold what then locks
 		return
 	}
 	select {
@@ -116,6 +115,9 @@ func (w *writer) answer(p *Pending, err error) {
 	}
 	if p.slot {
 		<-w.slots
+	}
+	if p.then != nil {
+		w.guard("after a write", func() { p.then(err) })
 	}
 	close(p.done)
 }
@@ -207,7 +209,9 @@ func (w *writer) attempt(ops []*Pending) (culprit int, err error) {
 			continue
 		}
 		clean, err := tx.run(p.op)
-		if err != nil && !clean {
+		// What later ops do may hang on what then is told of this failure.
+		leaveOut := clean && (len(ops) == 1 || p.then == nil)
+		if err != nil && !leaveOut {
 			w.c.rollback()
 			return i, w.broken(err)
 		}
@@ -319,20 +323,20 @@ func (w *writer) publish(tx *Tx) {
 		subscribers := w.subscribers
 		w.mu.Unlock()
 		for _, fn := range subscribers {
-			w.tell(fn, Batch{Position: tx.head, Changes: tx.changes})
+			w.guard("in a subscriber", func() { fn(Batch{Position: tx.head, Changes: tx.changes}) })
 		}
 	}
 	w.position.Store(tx.head)
 }
 
-// tell keeps the writer alive when a subscriber panics.
-func (w *writer) tell(fn func(Batch), b Batch) {
+// guard keeps the writer alive when what it tells of a commit panics.
+func (w *writer) guard(where string, fn func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.log.Error("panic in a subscriber of the database", "panic", v, "stack", string(stack()))
+			w.log.Error("panic "+where, "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	fn(b)
+	fn()
 }
 
 func (w *writer) subscribe(fn func(Batch)) {

@@ -1,0 +1,94 @@
+package dbtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+)
+
+// server is where the test process makes its databases. Each is a copy of one
+// that has been migrated already.
+type server struct {
+	url      string
+	template string
+
+	mu    sync.Mutex // of admin; CREATE DATABASE needs its template unused, too
+	admin *pgx.Conn
+	count atomic.Int64
+}
+
+// errNoServer is that there is no server and that none can be started.
+var errNoServer = errors.New("there is no server")
+
+var theServer = sync.OnceValues(startServer)
+
+func startServer() (*server, error) {
+	address := os.Getenv("TEAHOUSE_TEST_POSTGRES")
+	if address == "" {
+		var err error
+		if address, err = startCluster(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoServer, err)
+		}
+	}
+	ctx := context.Background()
+	admin, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{url: address, admin: admin, template: fmt.Sprintf("teahouse_test_%d", os.Getpid())}
+	if err := s.exec("CREATE DATABASE " + s.template + " ENCODING 'UTF8' TEMPLATE template0"); err != nil {
+		return nil, err
+	}
+	d, err := db.Open(ctx, s.database(s.template), db.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return s, d.Close()
+}
+
+func (s *server) exec(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.admin.Exec(context.Background(), text)
+	return err
+}
+
+// database is the URL of a database on the server.
+func (s *server) database(name string) string {
+	u, err := url.Parse(s.url)
+	if err != nil {
+		panic(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func postgresURL(t testing.TB) string {
+	t.Helper()
+	s, err := theServer()
+	if errors.Is(err, errNoServer) {
+		unavailable(t, err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("%s_%d", s.template, s.count.Add(1))
+	if err := s.exec("CREATE DATABASE " + name + " TEMPLATE " + s.template); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.database(name)
+}
