@@ -76,11 +76,19 @@ type Changed struct {
 	Position int64
 }
 
+// Erased is published when everything of a user was removed.
+type Erased struct{ User matrix.UserID }
+
 // forget drops ignore lists that a commit made stale. It runs before the writer
 // is answered, so that the next /sync obeys the new list.
 func (d *Data) forget(b db.Batch) {
 	for _, c := range b.Changes {
-		if c, ok := c.(Changed); ok && c.Room == "" && c.Type == TypeIgnoredList {
+		switch c := c.(type) {
+		case Changed:
+			if c.Room == "" && c.Type == TypeIgnoredList {
+				d.ignored.drop(c.User)
+			}
+		case Erased:
 			d.ignored.drop(c.User)
 		}
 	}
@@ -132,6 +140,19 @@ func Put(tx *db.Tx, user matrix.UserID, room matrix.RoomID, typ string, content 
 	}
 	tx.Publish(Changed{User: user, Room: room, Type: typ, Content: content, Position: position})
 	return nil
+}
+
+// Erase removes everything that user has stored, for good. It may be repeated.
+func (d *Data) Erase(ctx context.Context, user matrix.UserID) error {
+	return d.db.Write(ctx, func(tx *db.Tx) error {
+		tx.Publish(Erased{user})
+		for _, s := range []*db.Stmt{eraseContent, eraseFilters, eraseOpenID} {
+			if err := tx.Exec(s, user); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // All returns what a client of user starts with: the account's own data, with

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
-	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
 // room_id is ” for the account's own data.
@@ -40,6 +39,10 @@ var (
 	selectSince   = db.SQL(`SELECT room_id, type, content, position FROM account_data WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position`)
 	selectIgnored = db.SQL(`SELECT user_id, content FROM account_data WHERE user_id IN {texts $1} AND room_id = '' AND type = 'm.ignored_user_list'`)
 
+	eraseContent = db.SQL(`DELETE FROM account_data WHERE user_id = $1`)
+	eraseFilters = db.SQL(`DELETE FROM filters WHERE user_id = $1`)
+	eraseOpenID  = db.SQL(`DELETE FROM openid_tokens WHERE user_id = $1`)
+
 	insertFilter = db.SQL(`INSERT INTO filters (user_id, filter_id, definition) VALUES ($1, $2, $3) ON CONFLICT (user_id, filter_id) DO NOTHING`)
 	selectFilter = db.SQL(`SELECT definition FROM filters WHERE user_id = $1 AND filter_id = $2`)
 
@@ -56,9 +59,6 @@ func scanContent(row db.Scanner) (json.RawMessage, error) {
 
 func scanEntry(row db.Scanner) (Entry, error) {
 	var e Entry
-	var room string
-	var content []byte
-	err := row.Scan(&room, &e.Type, &content, &e.Position)
-	e.Room, e.Content = matrix.RoomID(room), content
+	err := row.Scan((*string)(&e.Room), &e.Type, (*[]byte)(&e.Content), &e.Position)
 	return e, err
 }
