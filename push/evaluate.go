@@ -99,6 +99,9 @@ func (f *fields) hold(conditions []Condition, room RoomInfo, to Recipient) bool 
 // never met.
 // spec: client-server#conditions-1
 func (f *fields) holds(c *Condition, room RoomInfo, to Recipient) bool {
+	if c.self && to.User == "" {
+		return false // whatever the event says: nobody is meant
+	}
 	switch c.Kind {
 	case "event_match":
 		text, ok := f.text(c.Key)

@@ -13,10 +13,16 @@ import (
 type fields struct {
 	event   *event.Event
 	content map[string]json.RawMessage
+	found   []property // in content, so far
+}
+
+type property struct {
+	key   string
+	value json.RawMessage // nil: absent
 }
 
 func fieldsOf(e *event.Event) *fields {
-	f := &fields{event: e}
+	f := &fields{event: e, found: make([]property, 0, 8)}
 	if json.Unmarshal(e.Content, &f.content) != nil {
 		f.content = nil
 	}
@@ -45,21 +51,51 @@ func (f *fields) text(key string) (string, bool) {
 	return s, json.Unmarshal(raw, &s) == nil
 }
 
-// raw returns the value at a path in the content, nil if there is none.
+// raw returns the value at a path in the content, nil if there is none. Several
+// rules ask for the same few paths, and evaluations come in twos and threes.
 func (f *fields) raw(key string) json.RawMessage {
-	path := splitPath(key)
+	for i := range f.found {
+		if f.found[i].key == key {
+			return f.found[i].value
+		}
+	}
+	value := f.descend(key)
+	f.found = append(f.found, property{key, value})
+	return value
+}
+
+func (f *fields) descend(key string) json.RawMessage {
+	path, ok := knownPaths[key]
+	if !ok {
+		path = splitPath(key)
+	}
 	if len(path) < 2 || path[0] != "content" {
 		return nil
 	}
 	value := f.content[path[1]]
 	for _, name := range path[2:] {
 		var object map[string]json.RawMessage
-		if json.Unmarshal(value, &object) != nil {
+		if len(value) == 0 || value[0] != '{' || json.Unmarshal(value, &object) != nil {
 			return nil
 		}
 		value = object[name]
 	}
 	return value
+}
+
+// knownPaths are the paths of the predefined rules.
+var knownPaths = pathsOf(&predefined)
+
+func pathsOf(rules *Ruleset) map[string][]string {
+	paths := make(map[string][]string)
+	for _, list := range [][]Rule{rules.Override, rules.Underride} {
+		for _, r := range list {
+			for _, c := range r.Conditions {
+				paths[c.Key] = splitPath(c.Key)
+			}
+		}
+	}
+	return paths
 }
 
 // splitPath parts a path at its dots; "\." and "\\" stand for the characters.
@@ -88,8 +124,9 @@ func splitPath(key string) []string {
 // mentioned lists the users in m.mentions.
 // spec: client-server#user-and-room-mentions
 func (f *fields) mentioned() []matrix.UserID {
+	raw := f.raw(keyMentions)
 	var items []json.RawMessage
-	if json.Unmarshal(f.raw(keyMentions), &items) != nil {
+	if len(raw) == 0 || json.Unmarshal(raw, &items) != nil {
 		return nil
 	}
 	var users []matrix.UserID
