@@ -14,79 +14,138 @@ import (
 	"time"
 )
 
-// startCluster makes a PostgreSQL cluster in a temporary folder and returns its
-// URL. It listens on a socket in that folder only.
-func startCluster() (string, error) {
-	bin, err := findPostgres()
-	if err != nil {
-		return "", err
-	}
-	as, err := serverUser()
-	if err != nil {
-		return "", err
-	}
+// joinCluster returns the URL of a PostgreSQL cluster that all test processes of
+// this user share while they run, and starts it if there is none. It listens on
+// a socket in its folder only.
+//
+// Two lock files order this. Each process holds "users" shared until it ends,
+// however it ends. "lock" is held by who starts or stops the server. The guard
+// stops it when nobody holds "users" any more.
+func joinCluster() (string, error) {
 	// A socket's path has at most 107 bytes, so this is not in TMPDIR.
-	dir, err := os.MkdirTemp("/tmp", "teahouse-pg-")
+	dir := fmt.Sprintf("/tmp/teahouse-test-postgres-%d", os.Getuid())
+	if err := ownFolder(dir); err != nil {
+		return "", err
+	}
+	lock, err := lockFile(dir, "lock", syscall.LOCK_EX)
 	if err != nil {
 		return "", err
 	}
-	if as != nil {
-		if err := os.Chown(dir, int(as.Uid), int(as.Gid)); err != nil {
+	defer lock.Close()
+	if users, err = lockFile(dir, "users", syscall.LOCK_SH); err != nil {
+		return "", err
+	}
+	home := filepath.Join(dir, "server")
+	if _, err := os.Stat(filepath.Join(home, "ready")); err != nil {
+		if err := startServer(dir, home); err != nil {
 			return "", err
 		}
 	}
-	data := filepath.Join(dir, "data")
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust",
-		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	initdb.Dir = dir
-	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: as}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
-		return "", fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
-	}
-	return runServer(bin, dir, data, as)
+	return "postgres://postgres@/postgres?host=" + url.QueryEscape(home), nil
 }
 
-// guard runs the server below a shell that reads from a pipe which this process
-// holds open. When the process ends, however it ends, the pipe closes and the
-// shell stops the server and removes the folder.
+// users is the lock that keeps the cluster alive; the variable keeps it open.
+var users *os.File
+
+// ownFolder makes dir, or makes sure that nobody else has.
+func ownFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(stat.Uid) != os.Getuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is somebody else's: remove it", dir)
+	}
+	return nil
+}
+
+func lockFile(dir, name string, how int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), how)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// guard starts the server, as another user where need be, and stops it when the
+// last user is gone.
 const guard = `
-"$1" -D "$2" -k "$3" -h '' -c fsync=off -c full_page_writes=off -c synchronous_commit=off \
-	-c shared_buffers=32MB -c max_connections=400 -c max_wal_size=256MB -c autovacuum=off \
-	-c log_min_messages=fatal >"$3/log" 2>&1 </dev/null &
+"$@" -D "$home/data" -k "$home" -h '' -c fsync=off -c full_page_writes=off -c synchronous_commit=off \
+	-c shared_buffers=64MB -c max_connections=500 -c max_wal_size=256MB -c autovacuum=off \
+	-c log_min_messages=fatal -c dynamic_shared_memory_type=mmap >"$home/log" 2>&1 </dev/null &
 server=$!
-cat >/dev/null
+exec 8<"$dir/lock" 9<"$dir/users"
+while sleep 1; do
+	flock -x 8
+	flock -n -x 9 && break
+	flock -u 8
+done
+rm -f "$home/ready"
 kill -QUIT $server
 wait $server
-rm -rf "$3"
+rm -rf "$home"/* "$home"/.s.*
 `
 
-func runServer(bin, dir, data string, as *syscall.Credential) (string, error) {
-	shell := exec.Command("/bin/sh", "-c", guard, "guard", filepath.Join(bin, "postgres"), data, dir)
-	shell.Dir = dir
-	// A group of its own: an interrupt from the terminal must not end the guard
-	// before the server.
+// startServer makes the cluster in the folder home and starts it; "lock" is held.
+func startServer(dir, home string) error {
+	bin, err := findPostgres()
+	if err != nil {
+		return err
+	}
+	as, err := serverUser()
+	if err != nil {
+		return err
+	}
+	if _, err := exec.LookPath("flock"); err != nil {
+		return fmt.Errorf("starting a server needs the command flock: %w", err)
+	}
+	if err := errors.Join(os.RemoveAll(home), os.Mkdir(home, 0o700)); err != nil {
+		return err
+	}
+	if as != nil {
+		if err := os.Chown(home, int(as.Uid), int(as.Gid)); err != nil {
+			return err
+		}
+	}
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", filepath.Join(home, "data"), "-U", "postgres",
+		"-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	initdb.Dir = home
+	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
+	}
+	shell := exec.Command("/bin/sh", "-c", guard, "guard", filepath.Join(bin, "postgres"))
+	shell.Dir = home
+	shell.Env = append(os.Environ(), "dir="+dir, "home="+home)
+	// A group of its own: an interrupt from the terminal must not end the guard.
 	shell.SysProcAttr = &syscall.SysProcAttr{Credential: as, Setpgid: true}
-	if _, err := shell.StdinPipe(); err != nil { // kept open by shell, which is kept by aGuard
-		return "", err
-	}
 	if err := shell.Start(); err != nil {
-		return "", err
+		return err
 	}
-	aGuard = shell
-	socket := filepath.Join(dir, ".s.PGSQL.5432")
-	for range 200 {
-		if _, err := os.Stat(socket); err == nil {
-			return "postgres://postgres@/postgres?host=" + url.QueryEscape(dir), nil
+	for range 400 {
+		state, _ := os.ReadFile(filepath.Join(home, "data", "postmaster.pid"))
+		if bytes.Contains(state, []byte("\nready")) {
+			return os.WriteFile(filepath.Join(home, "ready"), nil, 0o644)
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	out, _ := os.ReadFile(filepath.Join(dir, "log"))
-	return "", fmt.Errorf("the PostgreSQL server did not start: %s", bytes.TrimSpace(out))
+	out, _ := os.ReadFile(filepath.Join(home, "log"))
+	shell.Process.Kill()
+	return fmt.Errorf("the PostgreSQL server did not start: %s", bytes.TrimSpace(out))
 }
-
-// aGuard keeps the guard's pipe from being collected, and closed.
-var aGuard *exec.Cmd
 
 // findPostgres is the folder of the server's programs.
 func findPostgres() (string, error) {
@@ -104,7 +163,7 @@ func findPostgres() (string, error) {
 	return "", errors.New("there is no initdb in PATH or /usr/lib/postgresql: install PostgreSQL or set TEAHOUSE_TEST_POSTGRES")
 }
 
-// serverUser is whom to run the server as: it refuses to be root.
+// serverUser is whom to run the server as, which refuses to be root.
 func serverUser() (*syscall.Credential, error) {
 	if os.Getuid() != 0 {
 		return nil, nil

@@ -1,8 +1,8 @@
 // Package dbtest opens databases for tests, on both engines.
 //
 // PostgreSQL is the server that TEAHOUSE_TEST_POSTGRES names (a URL whose user
-// may create databases), or else a private cluster that lives as long as the
-// test process. Where there is neither, the PostgreSQL half is skipped, unless
+// may create databases), or else a private cluster that lives while tests
+// run. Where there is neither, the PostgreSQL half is skipped, unless
 // TEAHOUSE_REQUIRE_POSTGRES=1 asks for its failure.
 package dbtest
 

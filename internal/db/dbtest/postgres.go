@@ -2,10 +2,12 @@ package dbtest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,22 +31,29 @@ type server struct {
 // errNoServer is that there is no server and that none can be started.
 var errNoServer = errors.New("there is no server")
 
-var theServer = sync.OnceValues(startServer)
+var theServer = sync.OnceValues(newServer)
 
-func startServer() (*server, error) {
+func newServer() (*server, error) {
 	address := os.Getenv("TEAHOUSE_TEST_POSTGRES")
 	if address == "" {
 		var err error
-		if address, err = startCluster(); err != nil {
+		if address, err = joinCluster(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoServer, err)
 		}
 	}
 	ctx := context.Background()
-	admin, err := pgx.Connect(ctx, address)
+	config, err := pgx.ParseConfig(address)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{url: address, admin: admin, template: fmt.Sprintf("teahouse_test_%d", os.Getpid())}
+	s := &server{url: address, template: "teahouse_test_" + strings.ToLower(rand.Text()[:10])}
+	config.RuntimeParams["application_name"] = s.template
+	if s.admin, err = pgx.ConnectConfig(ctx, config); err != nil {
+		return nil, err
+	}
+	if err := s.sweep(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.exec("CREATE DATABASE " + s.template + " ENCODING 'UTF8' TEMPLATE template0"); err != nil {
 		return nil, err
 	}
@@ -53,6 +62,24 @@ func startServer() (*server, error) {
 		return nil, err
 	}
 	return s, d.Close()
+}
+
+// sweep drops the databases of test processes that have ended: those whose
+// template no connection bears as its name.
+func (s *server) sweep(ctx context.Context) error {
+	rows, _ := s.admin.Query(ctx, `SELECT datname FROM pg_database WHERE datname LIKE 'teahouse\_test\_%' AND NOT EXISTS (
+		SELECT FROM pg_stat_activity WHERE application_name LIKE 'teahouse\_test\_%' AND datname || '_' LIKE application_name || '\_%')`)
+	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, name := range left {
+		// Another process may be sweeping, too.
+		if err := s.exec("DROP DATABASE IF EXISTS " + name + " WITH (FORCE)"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *server) exec(text string) error {
