@@ -65,9 +65,9 @@ func (c Chain) Depth() int { return len(c.links) }
 //
 // The new layer takes over the top layers while it reaches half the size of
 // the next: then every layer is less than half of the one below, a chain over a
-// bottom of n entries has at most log2(n)+2 layers, and an entry is written again at most
-// about log n times. What it took over stays stored for the snapshots that
-// build on it.
+// bottom of n entries has at most log2(n)+2 layers, and an entry is written
+// again about log n times at most. What it took over stays stored for the
+// snapshots that build on it.
 func (c Chain) Next(nid int64, delta []Entry, after *Map) (Layer, Chain) {
 	entries := merge(nil, normal(delta))
 	keep := len(c.links)
