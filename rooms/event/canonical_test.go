@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,22 +141,21 @@ func anyJSON() *rapid.Generator[any] {
 	return value(3)
 }
 
-// encode writes JSON in a random disorder: members in map order, random
-// whitespace and escapes.
+// encode writes JSON in a random disorder of members, whitespace and escapes.
 func encode(t *rapid.T, dst []byte, v any) []byte {
 	space := func() { dst = append(dst, rapid.SampledFrom([]string{"", "", "", " ", "\n\t"}).Draw(t, "space")...) }
 	space()
 	switch v := v.(type) {
 	case map[string]any:
 		dst = append(dst, '{')
-		n := 0
-		for k, m := range v {
-			if n++; n > 1 {
+		keys := rapid.Permutation(slices.Sorted(maps.Keys(v))).Draw(t, "order")
+		for n, k := range keys {
+			if n > 0 {
 				dst = append(dst, ',')
 			}
 			dst = encode(t, dst, k)
 			dst = append(dst, ':')
-			dst = encode(t, dst, m)
+			dst = encode(t, dst, v[k])
 		}
 		dst = append(dst, '}')
 	case []any:

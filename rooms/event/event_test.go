@@ -10,9 +10,16 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
+// fataler is a test of the testing package or of rapid.
+type fataler interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 // testKey is the key of the specification's test vectors.
 // spec: appendices#cryptographic-test-vectors
-func testKey(t testing.TB) SigningKey {
+func testKey(t fataler) SigningKey {
 	t.Helper()
 	seed, err := base64.RawStdEncoding.DecodeString("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1")
 	if err != nil {

@@ -164,8 +164,8 @@ func (e *Event) decode() (err error) {
 		return err
 	}
 	if len(ids) > 0 {
-		ids = slices.Clone(ids)
-		e.PrevEvents, e.AuthEvents = ids[:prev:prev], slices.Clip(ids[prev:])
+		kept := slices.Clone(ids) // of its own, so that buf stays on the stack
+		e.PrevEvents, e.AuthEvents = kept[:prev:prev], slices.Clip(kept[prev:])
 	}
 	switch e.Type {
 	case matrix.TypeMember:

@@ -76,11 +76,7 @@ func TestEventProperties(t *testing.T) {
 }
 
 // checkInvariants holds for every event that Parse returns.
-func checkInvariants(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, e *Event,
-) {
+func checkInvariants(t fataler, e *Event) {
 	t.Helper()
 	if ok, err := check(e.JSON, e.Version.StrictJSON); err != nil || !ok {
 		t.Fatalf("JSON is not canonical (%v): %s", err, e.JSON)
