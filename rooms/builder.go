@@ -1,6 +1,7 @@
 package rooms
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,6 +118,23 @@ func (b *Builder) stored(nid state.EventNID) (*Stored, error) {
 		return st, nil
 	}
 	return nil, &need{event: nid}
+}
+
+// Same returns the room's state event that p would replace if it says the same
+// and has the same sender; nil if p changes anything.
+func (b *Builder) Same(p Proto) (*Stored, error) {
+	if p.StateKey == nil {
+		return nil, nil
+	}
+	st, err := b.State(p.Type, *p.StateKey)
+	if st == nil || err != nil || st.Sender != b.sender {
+		return nil, err
+	}
+	content, err := event.Canonical(p.Content)
+	if err != nil || !bytes.Equal(content, st.Event.Content) {
+		return nil, nil // content that is not canonical JSON is Append's to refuse
+	}
+	return st, nil
 }
 
 // Append builds, authorises and signs an event and adds it to the commit. It

@@ -46,24 +46,36 @@ func newTxnTable(d *db.DB) (*txnTable, error) {
 // begin returns the result of a transaction. The caller whom it tells that it
 // is first must run it and finish it.
 func (t *txnTable) begin(ctx context.Context, k TxnKey) (res *txnResult, first bool, err error) {
-	dev := device{k.User, k.Device}
-	txns := &deviceTxns{}
-	if there, ok, _ := t.devices.PeekOrAdd(dev, txns); ok {
-		txns = there
+	txns, err := t.of(ctx, device{k.User, k.Device})
+	if err != nil {
+		return nil, false, err
 	}
 	txns.mu.Lock()
 	defer txns.mu.Unlock()
-	if txns.used == nil {
-		if err := txns.read(ctx, t.db, dev); err != nil {
-			return nil, false, err
-		}
-	}
 	if res, ok := txns.used[k.ID]; ok {
 		return res, false, nil
 	}
 	res = &txnResult{done: make(chan struct{})}
 	txns.used[k.ID] = res
 	return res, true, nil
+}
+
+// of returns a device's transactions, which are read from the database at the
+// first time.
+func (t *txnTable) of(ctx context.Context, dev device) (*deviceTxns, error) {
+	txns, ok := t.devices.Get(dev)
+	if !ok {
+		txns = &deviceTxns{}
+		if there, ok, _ := t.devices.PeekOrAdd(dev, txns); ok {
+			txns = there
+		}
+	}
+	txns.mu.Lock()
+	defer txns.mu.Unlock()
+	if txns.used != nil {
+		return txns, nil
+	}
+	return txns, txns.read(ctx, t.db, dev)
 }
 
 func (d *deviceTxns) read(ctx context.Context, q db.Querier, dev device) error {
@@ -143,4 +155,16 @@ func (e *Engine) PruneTxns(ctx context.Context) error {
 		e.txns.devices.Purge()
 	}
 	return err
+}
+
+// Sent tells whether a transaction has been sent, or is being sent, before.
+func (e *Engine) Sent(ctx context.Context, k TxnKey) (bool, error) {
+	txns, err := e.txns.of(ctx, device{k.User, k.Device})
+	if err != nil {
+		return false, err
+	}
+	txns.mu.Lock()
+	defer txns.mu.Unlock()
+	_, ok := txns.used[k.ID]
+	return ok, nil
 }

@@ -37,7 +37,9 @@ type room struct {
 	n      int64
 }
 
-func (r *room) Event(typ, stateKey string) *event.Event { return r.state[auth.Key{Type: typ, StateKey: stateKey}] }
+func (r *room) Event(typ, stateKey string) *event.Event {
+	return r.state[auth.Key{Type: typ, StateKey: stateKey}]
+}
 
 // newRoom is a room of the version with all its people; carol is invited, dave
 // banned, kate knocks where one can.
