@@ -211,7 +211,7 @@ func TestFastIsLiteral(t *testing.T) {
 	for _, v := range event.Versions() {
 		t.Run("v"+v.ID, func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
-				w := newWorld(t, v.ID)
+				w := newWorld(rt, v.ID)
 				choose := func(n int, what string) int { return rapid.IntRange(0, n-1).Draw(rt, what) }
 				history(w, choose, choose(40, "steps"), func(b []branch) { checkMeeting(w, choose, b) })
 			})

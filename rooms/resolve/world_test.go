@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"testing"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
@@ -18,10 +17,17 @@ import (
 
 var testKey = event.SigningKey{ID: "ed25519:test", Private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
 
+// failer is what a world needs of a *testing.T or *rapid.T.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // world is one room with all its branches: a resolve.Source, and the same as the
 // literal resolver wants it.
 type world struct {
-	t       testing.TB
+	t       failer
 	v       *event.Version
 	room    *spec.Room
 	records []*resolve.Record // by number, from 1
@@ -38,7 +44,7 @@ type branch struct {
 	state *state.Map
 }
 
-func newWorld(t testing.TB, id string) *world {
+func newWorld(t failer, id string) *world {
 	v, ok := event.Lookup(id)
 	if !ok {
 		t.Fatalf("no version %s", id)
