@@ -1,0 +1,361 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+)
+
+func noEnv(string) string { return "" }
+
+func write(t testing.TB, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "t.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func mustLoad(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := Load(write(t, text), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The keys and forms that scripts and operators rely on.
+func TestEveryForm(t *testing.T) {
+	file := write(t, `
+server_name: example.org
+data_dir: /var/lib/teahouse
+database: sqlite:///var/lib/teahouse/teahouse.db
+listeners:
+  - address: 127.0.0.1:8008
+  - {address: 0.0.0.0:8448, tls: {cert: t.yaml, key: t.yaml}, serves: [federation]}
+public_url: https://matrix.example.org/
+registration: {mode: token, shared_secret: "hush", guests: true}
+passwords: {time: 3, memory_kib: 1024, threads: 2}
+rate_limits: {enabled: false}
+default_room_version: "11"
+federation: {enabled: false, allow_private_addresses: true, ca_file: t.yaml, verify_tls: false}
+appservices: [t.yaml]
+metrics: {address: 127.0.0.1:9100}
+log: {level: DEBUG, format: json}
+trusted_proxies: [127.0.0.1, "fd00::/8"]
+`)
+	c, err := Load(file, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.File, want.ServerName, want.DataDir, want.Database = file, "example.org", "/var/lib/teahouse", "sqlite:///var/lib/teahouse/teahouse.db"
+	want.Listeners = []Listener{{Address: "127.0.0.1:8008", Serves: defaultServes},
+		{Address: "0.0.0.0:8448", Serves: []string{"federation"}, TLS: TLS{file, file}}}
+	want.PublicURL = "https://matrix.example.org"
+	want.Registration = Registration{Mode: "token", SharedSecret: "hush", Guests: true}
+	want.Passwords = Passwords{3, 1024, 2}
+	want.RateLimits.Enabled = false
+	want.DefaultRoomVersion = "11"
+	want.Federation = Federation{AllowPrivateAddresses: true, CAFile: file}
+	want.Appservices = []string{file}
+	want.Metrics.Address = "127.0.0.1:9100"
+	want.Log = Log{"debug", "json"}
+	want.TrustedProxies = c.TrustedProxies
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	if fmt.Sprint(c.Proxies()) != "[127.0.0.1/32 fd00::/8]" || c.Log.SlogLevel() != slog.LevelDebug || c.RateLimits.Classes() != nil || c.Trial() {
+		t.Errorf("%v %v", c.Proxies(), c.Log.SlogLevel())
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c := mustLoad(t, "server_name: example.org\nrate_limits: {login: {burst: 3}}\nlisteners: [{address: \"[::]:80\"}]\n")
+	dir := filepath.Dir(c.File)
+	if c.Registration.Mode != RegistrationClosed || c.DataDir != filepath.Join(dir, "teahouse-data") ||
+		string(c.Database) != "sqlite://"+filepath.Join(dir, "teahouse-data/teahouse.db") || c.ClientURL() != "https://example.org" {
+		t.Errorf("%+v", c)
+	}
+	if c.RateLimits.Classes()["login"] != (Rate{0.5, 3}) || len(c.Listeners) != 1 || len(c.Listeners[0].Serves) != 3 {
+		t.Errorf("%+v %+v", c.RateLimits, c.Listeners)
+	}
+	if c := mustLoad(t, "server_name: a\ndatabase: sqlite://x/y.db\n"); string(c.Database) != "sqlite://"+filepath.Join(filepath.Dir(c.File), "x/y.db") {
+		t.Errorf("%s", c.Database)
+	}
+}
+
+func TestTrial(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Trial(dir, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Trial() || c.ServerName != "localhost" || c.Registration.Mode != RegistrationOpen || c.DataDir != filepath.Join(dir, "teahouse-data") ||
+		len(c.Listeners) != 1 || c.Listeners[0].Address != "127.0.0.1:8008" || c.ClientURL() != "http://localhost:8008" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	env := map[string]string{"TEAHOUSE_DATABASE": "postgres://u:p@h/d", "TEAHOUSE_REGISTRATION_SHARED_SECRET": "from outside"}
+	getenv := func(k string) string { return env[k] }
+	c, err := Load(write(t, "server_name: a\nregistration: {shared_secret: inside}\n"), getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Database.Reveal() != env["TEAHOUSE_DATABASE"] || c.Registration.SharedSecret.Reveal() != "from outside" {
+		t.Errorf("%q %q", c.Database.Reveal(), c.Registration.SharedSecret.Reveal())
+	}
+	env["TEAHOUSE_DATABASE"] = "mysql://hidden"
+	if _, err := Trial(t.TempDir(), getenv); err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	const head = "server_name: example.org\n" // line 1
+	cases := []struct{ name, text, want string }{
+		{"empty", "", "t.yaml: server_name: is missing; set it"},
+		{"unknown key", head + "\nservr_name: x\n", `t.yaml:3: servr_name: is not a known key; did you mean "server_name"?`},
+		{"unknown nested key", head + "log:\n  levle: info\n", `t.yaml:3: log.levle: is not a known key; did you mean "level"?`},
+		{"unlike any key", head + "metrics:\n  xyzzyplugh: 1\n", `t.yaml:3: metrics.xyzzyplugh: is not a known key; known here are address`},
+		{"key in a list", head + "listeners:\n  - address: :80\n    serve: [client]\n", `t.yaml:4: listeners[0].serve: is not a known key; did you mean "serves"?`},
+		{"hidden field", head + "\"-\": x\n", `t.yaml:2: -: is not a known key`},
+		{"twice", head + "log: {}\nlog: {}\n", "t.yaml:3: log: stands in line 2 already"},
+		{"kind bool", head + "presence:\n  enabled: perhaps\n", "t.yaml:3: presence.enabled: must be true or false"},
+		{"kind number", head + "passwords: {time: two}\n", "t.yaml:2: passwords.time: must be a whole number"},
+		{"kind range", head + "passwords: {threads: 300}\n", "t.yaml:2: passwords.threads: must be a whole number in range"},
+		{"kind text", head + "log: {level: [info]}\n", "t.yaml:2: log.level: must be text"},
+		{"kind list", head + "appservices: a.yaml\n", "t.yaml:2: appservices: must be a list"},
+		{"kind group", head + "log: info\n", "t.yaml:2: log: must be a group of keys"},
+		{"kind duration", head + "shutdown_grace: 20\n", "t.yaml:2: shutdown_grace: must be a duration like 30s"},
+		{"kind network", head + "trusted_proxies: [10.0.0.0/99]\n", "t.yaml:2: trusted_proxies[0]: must be an address like"},
+		{"not YAML", head + "a: [\n", "t.yaml:2: is not YAML"},
+		{"tab", head + "log:\n\tlevel: info\n", "t.yaml:3: is not YAML"},
+		{"server name", "server_name: https://example.org\n", `t.yaml:1: server_name: "https://example.org" is not a server name`},
+		{"database", head + "database: mysql://u:s3same@h/d\n", "t.yaml:2: database: is not the address of a database"},
+		{"database password", head + "database: postgres://u:s3%zzsame@h/d\n", "t.yaml:2: database: is not a PostgreSQL address; percent-encode"},
+		{"address", head + "listeners:\n  - {address: 8008}\n", `t.yaml:3: listeners[0].address: "8008" is not an address`},
+		{"port", head + "listeners:\n  - {address: \"a:99999\"}\n", `t.yaml:3: listeners[0].address: "a:99999" is not an address`},
+		{"no listeners", head + "listeners: []\n", "t.yaml:2: listeners: is empty"},
+		{"surface", head + "listeners:\n  - address: :80\n    serves: [clients]\n", `t.yaml:4: listeners[0].serves: "clients" is not known; use one of client, `},
+		{"half TLS", head + "listeners:\n  - address: :80\n    tls: {cert: t.yaml}\n", "t.yaml:4: listeners[0].tls: needs both"},
+		{"unreadable", head + "appservices:\n  - here\n  - nowhere.yaml\n", "nowhere.yaml cannot be read (no such file or directory); check"},
+		{"folder", head + "federation: {ca_file: .}\n", "t.yaml:2: federation.ca_file: "},
+		{"public URL", head + "public_url: matrix.example.org\n", "t.yaml:2: public_url: "},
+		{"mode", head + "registration:\n  mode: opne\n", `t.yaml:3: registration.mode: "opne" is not known; use one of closed, token, open`},
+		{"terms", head + "registration:\n  terms:\n    - id: x\n", "t.yaml:4: registration.terms[0]: needs an id, a version and documents"},
+		{"memory", head + "passwords: {memory_kib: 7}\n", "t.yaml:2: passwords.memory_kib: "},
+		{"rate", head + "rate_limits:\n  login: {per_second: 0}\n", "t.yaml:3: rate_limits.login: needs a per_second above 0"},
+		{"room version", head + "default_room_version: 13\n", `t.yaml:2: default_room_version: "13" is not a room version`},
+		{"sessions", head + "sessions: {access_token_lifetime: 0s}\n", "t.yaml:2: sessions.access_token_lifetime: "},
+		{"support", head + "support:\n  contacts:\n    - role: m.role.admin\n", "t.yaml:4: support.contacts[0]: "},
+		{"metrics", head + "metrics: {address: localhost}\n", "t.yaml:2: metrics.address: "},
+		{"level", head + "log: {level: loud}\n", `t.yaml:2: log.level: "loud" is not known; use one of debug, info, warn, error`},
+		{"sync", head + "sync: {max_timeline_limit: 0}\n", "t.yaml:2: sync.max_timeline_limit: "},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Load(write(t, c.text), noEnv)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got  %v\nwant %s", err, c.want)
+			}
+			if strings.Contains(err.Error(), "s3") {
+				t.Fatalf("the password is told: %v", err)
+			}
+		})
+	}
+	t.Run("all at once, in order", func(t *testing.T) {
+		_, err := Load(write(t, "default_room_version: x\nlog: {level: x}\npublic_url: x\n"), noEnv)
+		if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != 4 || !strings.Contains(lines[1], ":1:") || !strings.Contains(lines[3], ":3:") {
+			t.Fatalf("%v", err)
+		}
+	})
+	t.Run("no file", func(t *testing.T) {
+		_, err := Load("/nowhere/t.yaml", noEnv)
+		if err == nil || err.Error() != "/nowhere/t.yaml: cannot be read (no such file or directory); give the right path with --config" {
+			t.Fatalf("%v", err)
+		}
+	})
+}
+
+// config.yaml holds every key, a comment for each, and the defaults.
+func TestDocumentedFile(t *testing.T) {
+	const file = "../../config.yaml"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(file, noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.ServerName = "localhost"
+	want.complete(filepath.Dir(got.File))
+	a, _ := yaml.Marshal(got)
+	b, _ := yaml.Marshal(want)
+	if !bytes.Equal(a, b) {
+		t.Errorf("config.yaml differs from the defaults:\n%s\nthe defaults are\n%s", a, b)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	documented(t, string(text), doc.Content[0], reflect.TypeFor[Config](), "")
+}
+
+func documented(t *testing.T, text string, n *yaml.Node, typ reflect.Type, path string) {
+	for f := range typ.Fields() {
+		tag := f.Tag.Get("yaml")
+		if tag == "-" {
+			continue
+		}
+		name, value := (*yaml.Node)(nil), (*yaml.Node)(nil)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == tag {
+				name, value = n.Content[i], n.Content[i+1]
+			}
+		}
+		if name == nil {
+			t.Errorf("%s%s is missing", path, tag)
+			continue
+		}
+		flow := n.Style&yaml.FlowStyle != 0 // its comment is the group's
+		if !flow && name.HeadComment == "" && value.HeadComment == "" && name.LineComment == "" && n.HeadComment == "" {
+			t.Errorf("%s%s has no comment", path, tag)
+		}
+		switch {
+		case f.Type.Kind() == reflect.Struct:
+			documented(t, text, value, f.Type, path+tag+".")
+		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct && len(value.Content) > 0:
+			documented(t, text, value.Content[0], f.Type.Elem(), path+tag+"[0].")
+		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct && f.Type.Elem() != reflect.TypeFor[Network]():
+			for inner := range f.Type.Elem().Fields() { // shown in the comment's example
+				if !strings.Contains(name.HeadComment, inner.Tag.Get("yaml")+":") {
+					t.Errorf("the example of %s%s lacks %s", path, tag, inner.Tag.Get("yaml"))
+				}
+			}
+		}
+		if env := f.Tag.Get("env"); env != "" && !strings.Contains(text, env) {
+			t.Errorf("%s is not mentioned", env)
+		}
+	}
+}
+
+// The limits that routes name are those that can be configured.
+func TestClassesAreKeys(t *testing.T) {
+	c := Default()
+	classes := c.RateLimits.Classes()
+	for f := range reflect.TypeFor[RateLimits]().Fields() {
+		if tag := f.Tag.Get("yaml"); tag != "enabled" {
+			if _, ok := classes[tag]; !ok {
+				t.Errorf("rate_limits.%s is no class", tag)
+			}
+		}
+	}
+	if len(classes) != reflect.TypeFor[RateLimits]().NumField()-1 {
+		t.Errorf("%v", classes)
+	}
+}
+
+func TestSurfacesAreServed(t *testing.T) {
+	known := map[string]bool{}
+	for _, s := range httpx.Surfaces() {
+		known[s] = true
+	}
+	for _, s := range Surfaces {
+		if !known[s] {
+			t.Errorf("%s is not served by anything", s)
+		}
+	}
+	if len(known) != len(Surfaces) {
+		t.Errorf("%v and %v differ", known, Surfaces)
+	}
+}
+
+// Secrets show in no form that a program prints.
+func TestSecretsAreHidden(t *testing.T) {
+	c := Default()
+	c.Registration.SharedSecret = "hunter2"
+	c.Database = "postgres://user:hunter2@host/db?password=hunter2"
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T%v"} {
+		fmt.Fprintf(&out, verb+"\n", *c)
+		fmt.Fprintf(&out, verb+"\n", c.Registration.SharedSecret)
+		fmt.Fprintf(&out, verb+"\n", c.Database)
+		fmt.Fprintf(&out, verb+"\n", &c.Registration)
+	}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(h).Info("x", "config", c, "secret", c.Registration.SharedSecret, "database", c.Database, "any", slog.AnyValue(*c))
+	}
+	j, _ := json.Marshal(c)
+	y, _ := yaml.Marshal(c)
+	out.Write(j)
+	out.Write(y)
+	fmt.Fprintln(&out, fmt.Errorf("cannot open %s: %w", c.Database, os.ErrNotExist))
+	text := out.String()
+	for _, form := range []string{"hunter2", fmt.Sprintf("%x", "hunter2")} {
+		if i := strings.Index(text, form); i >= 0 {
+			t.Errorf("a secret shows: ...%s", text[max(0, i-80):i+20])
+		}
+	}
+	if !strings.Contains(text, "user:xxxxx@host/db") || !strings.Contains(text, redacted) {
+		t.Error("nothing of the values shows, so nothing was tested")
+	}
+	for _, bad := range []DatabaseURL{"postgres:u:hunter2@h", "hunter2", "postgres://u:hunter2 @h/%zz", "host=h password=hunter2"} {
+		if strings.Contains(bad.String(), "hunter2") {
+			t.Errorf("%s", bad.String())
+		}
+	}
+}
+
+// FuzzLoad: whatever the file holds, there is a configuration that passes its
+// own checks or an error that names the file, in reasonable time.
+func FuzzLoad(f *testing.F) {
+	text, err := os.ReadFile("../../config.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	for _, s := range []string{"server_name: a\n", "a: &a [*a]\n", "log: {level: x}\n", "<<: {a: b}\n", "listeners: [{address: 1, tls: ~}]", "? [a]\n: b\n", "server_name: !!binary aGk=\n", "---\n---\n"} {
+		f.Add([]byte(s))
+	}
+	file := filepath.Join(f.TempDir(), "t.yaml")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		c, err := Load(file, noEnv)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Fatalf("took %v", took)
+		}
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if line == "" {
+					t.Fatalf("an empty line in %q", err)
+				}
+			}
+			return
+		}
+		r := &reader{}
+		if c.check(r); len(r.problems) > 0 || c.ServerName == "" || !filepath.IsAbs(c.DataDir) {
+			t.Fatalf("accepted %+v: %v", c, r.err())
+		}
+	})
+}
