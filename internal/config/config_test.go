@@ -147,8 +147,8 @@ func TestProblems(t *testing.T) {
 		{"not YAML", head + "a: [\n", "t.yaml:2: is not YAML"},
 		{"tab", head + "log:\n\tlevel: info\n", "t.yaml:3: is not YAML"},
 		{"server name", "server_name: https://example.org\n", `t.yaml:1: server_name: "https://example.org" is not a server name`},
-		{"database", head + "database: mysql://u:s3same@h/d\n", "t.yaml:2: database: is not the address of a database"},
-		{"database password", head + "database: postgres://u:s3%zzsame@h/d\n", "t.yaml:2: database: is not a PostgreSQL address; percent-encode"},
+		{"database", head + "database: mysql://u:pa55same@h/d\n", "t.yaml:2: database: is not the address of a database"},
+		{"database password", head + "database: postgres://u:pa55%zzsame@h/d\n", "t.yaml:2: database: is not a PostgreSQL address; percent-encode"},
 		{"address", head + "listeners:\n  - {address: 8008}\n", `t.yaml:3: listeners[0].address: "8008" is not an address`},
 		{"port", head + "listeners:\n  - {address: \"a:99999\"}\n", `t.yaml:3: listeners[0].address: "a:99999" is not an address`},
 		{"no listeners", head + "listeners: []\n", "t.yaml:2: listeners: is empty"},
@@ -174,7 +174,7 @@ func TestProblems(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got  %v\nwant %s", err, c.want)
 			}
-			if strings.Contains(err.Error(), "s3") {
+			if strings.Contains(err.Error(), "pa55") {
 				t.Fatalf("the password is told: %v", err)
 			}
 		})
@@ -335,13 +335,9 @@ func FuzzLoad(f *testing.F) {
 	for _, s := range []string{"server_name: a\n", "a: &a [*a]\n", "log: {level: x}\n", "<<: {a: b}\n", "listeners: [{address: 1, tls: ~}]", "? [a]\n: b\n", "server_name: !!binary aGk=\n", "---\n---\n"} {
 		f.Add([]byte(s))
 	}
-	file := filepath.Join(f.TempDir(), "t.yaml")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
 		began := time.Now()
-		c, err := Load(file, noEnv)
+		c, err := parse("t.yaml", text, noEnv)
 		if took := time.Since(began); took > 5*time.Second {
 			t.Fatalf("took %v", took)
 		}

@@ -40,6 +40,11 @@ func Load(file string, getenv func(string) string) (*Config, error) {
 	if err != nil {
 		return nil, &Problem{File: file, What: "cannot be read (" + reason(err) + "); give the right path with --config"}
 	}
+	return parse(file, text, getenv)
+}
+
+// parse reads the text of a file.
+func parse(file string, text []byte, getenv func(string) string) (*Config, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return nil, &Problem{File: file, What: err.Error()}
