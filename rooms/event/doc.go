@@ -9,7 +9,8 @@
 //   - Event.JSON is canonical JSON without "unsigned" (and, from room version 3
 //     on, without "event_id"). Content and the package's inner spans are slices
 //     of it and the string fields alias its bytes: nobody may write to JSON, nor
-//     to the bytes given to Parse and Load, which the event may keep.
+//     to the bytes given to Parse and Load, which the event may keep (a slice
+//     of a larger buffer keeps all of that buffer alive).
 //   - What differs between room versions is a field of Version; no code here or
 //     elsewhere compares version numbers.
 //   - The id of an event is a function of what redaction keeps of it, so neither

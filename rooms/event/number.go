@@ -84,7 +84,7 @@ func numberEnd(d []byte, i int) (end int, integer bool) {
 // does not enforce canonical JSON: -0 is 0, and a whole mantissa with an exponent
 // is written out if the value is in range (1e10 is 10000000000). Everything else
 // keeps its text.
-// spec: appendices#examples
+// spec: appendices#canonical-json
 func normaliseNumber(text []byte) (value int64, changed bool) {
 	if string(text) == "-0" {
 		return 0, true

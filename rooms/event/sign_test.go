@@ -130,6 +130,52 @@ func TestSignAndVerify(t *testing.T) {
 	}
 }
 
+func TestSignRefuses(t *testing.T) {
+	v := version(t, "12")
+	e := build(t, v, draft(v, matrix.TypeMessage, `{"a":`+quoted(MaxEventBytes-700)+`}`))
+	if _, err := e.Sign("example.org", SigningKey{ID: "ed25519:2"}); err == nil {
+		t.Error("signed without a key")
+	}
+	full := e
+	for n := range 20 {
+		next, err := full.Sign(matrix.ServerName(strings.Repeat("x", n+1)+".example"), testKey(t))
+		var format *FormatError
+		if errors.As(err, &format) && format.TooLarge {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		full = next
+	}
+	t.Errorf("signatures made an event of %d bytes", len(full.JSON))
+}
+
+// Hashes and signatures in padded base64 count as well.
+// spec: appendices#unpadded-base64
+func TestPaddedBase64(t *testing.T) {
+	v := version(t, "12")
+	e := build(t, v, draft(v, matrix.TypeMessage, `{}`))
+	signature, _ := textOf(find(find(e.at.signatures.of(e.JSON), "example.org"), "ed25519:1"))
+	padded, err := Parse(v, []byte(strings.Replace(string(e.JSON), signature, signature+"==", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := padded.Verify("example.org", "ed25519:1", testKey(t).public()); err != nil {
+		t.Error(err)
+	}
+	hash, _ := textOf(find(e.at.hashes.of(e.JSON), "sha256"))
+	for text, want := range map[string]bool{hash + "=": true, hash: true, hash[:42]: false, hash + "A": false, strings.Repeat("!", 43): false, "": false} {
+		p, err := Parse(v, []byte(strings.Replace(string(e.JSON), `"sha256":"`+hash+`"`, `"sha256":"`+text+`"`, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.ContentHashOK() != want {
+			t.Errorf("hash %q: %v", text, !want)
+		}
+	}
+}
+
 // Whatever redaction keeps is covered by the signature; the rest by the hash.
 func TestTamperingIsNoticed(t *testing.T) {
 	for _, v := range Versions() {
@@ -222,6 +268,9 @@ func TestSignJSONKeepsTheRest(t *testing.T) {
 		t.Errorf("altered object verified: %v", err)
 	}
 	for _, bad := range []string{`[]`, `{"a":1,"a":1}`, ``} {
+		if ids := SignatureKeyIDs([]byte(bad), "x"); ids != nil {
+			t.Errorf("%s is signed by %v", bad, ids)
+		}
 		if _, err := SignJSON([]byte(bad), "x", key); err == nil {
 			t.Errorf("signed %s", bad)
 		}

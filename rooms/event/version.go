@@ -62,7 +62,7 @@ var versions = buildVersions()
 
 // buildVersions derives each version from the one before it, as the
 // specification does.
-// spec: rooms/#complete-list-of-room-versions
+// spec: rooms/v12#unchanged-from-v11
 func buildVersions() []*Version {
 	v := Version{
 		Stable: true, EventIDs: IDText, SignedByIDHost: true,
