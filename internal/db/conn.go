@@ -38,6 +38,13 @@ type cursor interface {
 	close() error
 }
 
+var (
+	beginWrite = SQL(`{begin write}`)
+	beginRead  = SQL(`{begin read}`)
+	commit     = SQL(`COMMIT`)
+	rollback   = SQL(`ROLLBACK`)
+)
+
 // errLost is a connection that broke.
 var errLost = errors.New("the connection to the database was lost")
 

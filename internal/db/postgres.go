@@ -75,17 +75,11 @@ type postgresConn struct {
 	cur   postgresCursor
 }
 
-var (
-	postgresBegin   = SQL(`BEGIN READ WRITE`)
-	postgresBeginRO = SQL(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`)
-	postgresCommit  = SQL(`COMMIT`)
-)
-
 // queue adds a statement to the pipeline.
 func (c *postgresConn) queue(s *Stmt, args []any) error {
-	values, err := bindPostgres(args)
+	values, err := bindPostgres(s, args)
 	if err != nil {
-		return s.fail(err)
+		return err
 	}
 	if c.batch == nil {
 		c.batch = &pgx.Batch{}
@@ -95,16 +89,10 @@ func (c *postgresConn) queue(s *Stmt, args []any) error {
 	return nil
 }
 
-func bindPostgres(args []any) ([]any, error) {
-	values := make([]any, len(args))
-	for i, arg := range args {
-		v, err := plain(arg)
-		if err != nil {
-			return nil, fmt.Errorf("argument %d: %w", i+1, err)
-		}
-		values[i] = v
-	}
-	return values, nil
+func bindPostgres(s *Stmt, args []any) ([]any, error) {
+	values := make([]any, 0, len(args))
+	err := bindable(s, args, func(v any) { values = append(values, v) })
+	return values, err
 }
 
 // flush sends the pipeline and returns the tag of the last statement.
@@ -157,9 +145,9 @@ func (c *postgresConn) explain(s *Stmt, err error) error {
 
 func (c *postgresConn) begin(write bool) error {
 	if write {
-		return c.queue(postgresBegin, nil)
+		return c.queue(beginWrite, nil)
 	}
-	return c.queue(postgresBeginRO, nil)
+	return c.queue(beginRead, nil)
 }
 
 func (c *postgresConn) exec(s *Stmt, args []any) error {
@@ -188,10 +176,10 @@ func (c *postgresConn) query(ctx context.Context, s *Stmt, args []any) (cursor, 
 	}
 	c.cur = postgresCursor{row: c.cur.row[:0], cancel: cancel}
 	if len(c.stmts) == 0 {
-		values, err := bindPostgres(args)
+		values, err := bindPostgres(s, args)
 		if err != nil {
 			cancel()
-			return nil, s.fail(err)
+			return nil, err
 		}
 		c.cur.rows, err = c.c.Query(ctx, s.on(postgres), values...)
 		if err != nil {
@@ -225,7 +213,7 @@ func (c *postgresConn) query(ctx context.Context, s *Stmt, args []any) (cursor, 
 }
 
 func (c *postgresConn) commit() error {
-	if err := c.queue(postgresCommit, nil); err != nil {
+	if err := c.queue(commit, nil); err != nil {
 		return err
 	}
 	tag, err := c.flush()

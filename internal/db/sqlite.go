@@ -106,13 +106,6 @@ type sqliteConn struct {
 	cur   sqliteCursor
 }
 
-var (
-	sqliteBegin    = SQL(`BEGIN IMMEDIATE`)
-	sqliteBeginRO  = SQL(`BEGIN`)
-	sqliteCommit   = SQL(`COMMIT`)
-	sqliteRollback = SQL(`ROLLBACK`)
-)
-
 func (c *sqliteConn) prepared(s *Stmt) (*sqlite3.SQLiteStmt, error) {
 	if s.index < len(c.stmts) && c.stmts[s.index] != nil {
 		return c.stmts[s.index], nil
@@ -129,25 +122,18 @@ func (c *sqliteConn) prepared(s *Stmt) (*sqlite3.SQLiteStmt, error) {
 }
 
 // bind puts args into the form that the driver takes.
-func (c *sqliteConn) bind(st *sqlite3.SQLiteStmt, args []any) ([]driver.NamedValue, error) {
-	if st.NumInput() != len(args) {
-		return nil, fmt.Errorf("it has %d parameters but %d arguments", st.NumInput(), len(args))
-	}
+func (c *sqliteConn) bind(s *Stmt, args []any) ([]driver.NamedValue, error) {
 	c.args = c.args[:0]
-	for i, arg := range args {
-		v, err := plain(arg)
-		if err != nil {
-			return nil, fmt.Errorf("argument %d: %w", i+1, err)
-		}
+	err := bindable(s, args, func(v any) {
 		switch list := v.(type) {
 		case []int64:
 			v = jsonInts(list)
 		case []string:
 			v = jsonTexts(list)
 		}
-		c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: v})
-	}
-	return c.args, nil
+		c.args = append(c.args, driver.NamedValue{Ordinal: len(c.args) + 1, Value: v})
+	})
+	return c.args, err
 }
 
 // start runs a statement up to its first row. The driver's query path is the
@@ -158,9 +144,9 @@ func (c *sqliteConn) start(ctx context.Context, s *Stmt, args []any) (driver.Row
 	if err != nil {
 		return nil, s.fail(err)
 	}
-	values, err := c.bind(st, args)
+	values, err := c.bind(s, args)
 	if err != nil {
-		return nil, s.fail(err)
+		return nil, err
 	}
 	rows, err := st.QueryContext(ctx, values)
 	if err != nil {
@@ -188,9 +174,9 @@ func (c *sqliteConn) changed(s *Stmt, args []any) (int64, error) {
 	if err != nil {
 		return 0, s.fail(err)
 	}
-	values, err := c.bind(st, args)
+	values, err := c.bind(s, args)
 	if err != nil {
-		return 0, s.fail(err)
+		return 0, err
 	}
 	result, err := st.ExecContext(context.Background(), values)
 	if err != nil {
@@ -237,13 +223,13 @@ func (c *sqliteCursor) close() error {
 
 func (c *sqliteConn) begin(write bool) error {
 	if write {
-		return c.exec(sqliteBegin, nil)
+		return c.exec(beginWrite, nil)
 	}
-	return c.exec(sqliteBeginRO, nil)
+	return c.exec(beginRead, nil)
 }
 
 func (c *sqliteConn) commit() error {
-	err := c.exec(sqliteCommit, nil)
+	err := c.exec(commit, nil)
 	if err != nil {
 		c.rollback()
 	}
@@ -252,7 +238,7 @@ func (c *sqliteConn) commit() error {
 
 func (c *sqliteConn) rollback() {
 	if !c.c.AutoCommit() {
-		c.exec(sqliteRollback, nil)
+		c.exec(rollback, nil)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -15,8 +16,9 @@ type Stmt struct {
 	where  string // file:line of its declaration, for messages
 	index  int    // place in the registry and in each connection's cache
 
-	once sync.Once
-	text [engines]string
+	once   sync.Once
+	text   [engines]string
+	params int // the highest parameter
 }
 
 var registry struct {
@@ -73,12 +75,24 @@ func (s *Stmt) reads() bool {
 
 // on returns the statement's text for an engine.
 func (s *Stmt) on(e engine) string {
-	s.once.Do(func() {
-		for e := range engines {
-			s.text[e] = render(s.source, e)
-		}
-	})
+	s.once.Do(s.render)
 	return s.text[e]
+}
+
+// parameters is how many arguments the statement takes.
+func (s *Stmt) parameters() int {
+	s.once.Do(s.render)
+	return s.params
+}
+
+func (s *Stmt) render() {
+	for e := range engines {
+		s.text[e] = render(s.source, e)
+	}
+	for _, p := range parameter.FindAllStringSubmatch(s.source, -1) {
+		n, _ := strconv.Atoi(p[1])
+		s.params = max(s.params, n)
+	}
 }
 
 // fail wraps what went wrong in the statement.
@@ -111,6 +125,8 @@ var words = [engines]*strings.Replacer{
 		"{without rowid}", "WITHOUT ROWID",
 		"{greatest}", "max",
 		"{least}", "min",
+		"{begin write}", "BEGIN IMMEDIATE",
+		"{begin read}", "BEGIN",
 		"{tables}", "(SELECT name FROM sqlite_schema WHERE type = 'table')",
 	),
 	postgres: strings.NewReplacer(
@@ -119,6 +135,8 @@ var words = [engines]*strings.Replacer{
 		"{without rowid}", "",
 		"{greatest}", "greatest",
 		"{least}", "least",
+		"{begin write}", "BEGIN READ WRITE",
+		"{begin read}", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
 		"{tables}", "(SELECT tablename AS name FROM pg_tables WHERE schemaname = current_schema())",
 	),
 }

@@ -31,8 +31,14 @@ func plain(arg any) (any, error) {
 		}
 		return int64(0), nil
 	case []int64:
+		if v == nil {
+			return []int64{}, nil // an empty list, not NULL
+		}
 		return v, nil
 	case []string:
+		if v == nil {
+			return []string{}, nil
+		}
 		return v, checkTexts(v)
 	}
 	return plainKind(reflect.ValueOf(arg))
@@ -99,6 +105,21 @@ func checkTexts(texts []string) error {
 		if err := checkText(s); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// bindable is plain for all arguments of a statement.
+func bindable(s *Stmt, args []any, bind func(v any)) error {
+	if want := s.parameters(); want != len(args) {
+		return s.fail(fmt.Errorf("it has %d parameters, but %d arguments were given", want, len(args)))
+	}
+	for i, arg := range args {
+		v, err := plain(arg)
+		if err != nil {
+			return s.fail(fmt.Errorf("argument %d: %w", i+1, err))
+		}
+		bind(v)
 	}
 	return nil
 }

@@ -74,6 +74,8 @@ type writer struct {
 	careful int   // batches that still lock stream_head before they begin
 	batch   []*Pending
 	used    time.Time // when the connection was last seen to work
+	down    error     // why the last attempt to connect failed
+	downAt  time.Time
 }
 
 func newWriter(d dialer, c conn, head int64, seq *sequences, log *slog.Logger, m *metrics) *writer {
@@ -171,7 +173,8 @@ func (w *writer) write(ops []*Pending) {
 		switch {
 		case err == nil:
 			return
-		case len(ops) == 1 || errors.Is(err, errLost):
+		case len(ops) == 1 || culprit < 0 && errors.Is(err, errLost):
+			// Nobody knows whether a commit got through, or there is no database.
 			for _, p := range ops {
 				w.answer(p, err)
 			}
@@ -234,7 +237,8 @@ func (w *writer) attempt(ops []*Pending) (culprit int, err error) {
 	return -1, nil
 }
 
-// connect dials after the connection was lost.
+// connect dials after the connection was lost. An attempt that fails answers for
+// the next second, so that a long queue is told quickly.
 func (w *writer) connect() error {
 	if w.c != nil && !w.c.lost() && time.Since(w.used) > 10*time.Second {
 		w.c.script("SELECT 1") // shows whether it was lost unnoticed
@@ -242,6 +246,9 @@ func (w *writer) connect() error {
 	}
 	if w.c != nil && !w.c.lost() {
 		return nil
+	}
+	if w.down != nil && time.Since(w.downAt) < time.Second {
+		return w.down
 	}
 	if w.c != nil {
 		w.c.close()
@@ -251,10 +258,12 @@ func (w *writer) connect() error {
 	defer cancel()
 	c, err := w.dialer.dial(ctx, true)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errLost, err)
+		w.down, w.downAt = fmt.Errorf("%w: %w", errLost, err), time.Now()
+		w.log.Error("the database can't be reached", "err", err)
+		return w.down
 	}
 	w.log.Warn("connected to the database again")
-	w.c, w.careful = c, max(w.careful, 1)
+	w.c, w.down, w.careful = c, nil, max(w.careful, 1)
 	return nil
 }
 
