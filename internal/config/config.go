@@ -241,7 +241,7 @@ func (c *Config) ClientURL() string {
 func (c *Config) Proxies() []netip.Prefix {
 	list := make([]netip.Prefix, len(c.TrustedProxies))
 	for i, n := range c.TrustedProxies {
-		list[i] = netip.Prefix(n)
+		list[i] = n.Prefix
 	}
 	return list
 }
@@ -254,18 +254,15 @@ func (l *Log) SlogLevel() slog.Level {
 }
 
 // Network is an address or a range of them, "127.0.0.1" or "10.0.0.0/8".
-type Network netip.Prefix
+type Network struct{ netip.Prefix }
 
 // UnmarshalText reads an address or a range.
 func (n *Network) UnmarshalText(text []byte) error {
 	if a, err := netip.ParseAddr(string(text)); err == nil {
-		*n = Network(netip.PrefixFrom(a, a.BitLen()))
+		n.Prefix = netip.PrefixFrom(a, a.BitLen())
 		return nil
 	}
 	p, err := netip.ParsePrefix(string(text))
-	*n = Network(p)
+	n.Prefix = p
 	return err
 }
-
-// MarshalText writes the range.
-func (n Network) MarshalText() ([]byte, error) { return netip.Prefix(n).MarshalText() }
