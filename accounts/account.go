@@ -111,6 +111,7 @@ func (a *Accounts) deactivate(ctx context.Context, c *httpx.Caller, q *deactivat
 // erase its events are to be served redacted, and its data is removed.
 func (a *Accounts) Deactivate(ctx context.Context, user matrix.UserID, erase bool) error {
 	var leaving User
+	ctx = context.WithoutCancel(ctx) // what is begun is finished, whether the client waits or not
 	err := a.change(ctx, user, func(tx *db.Tx, u User) error {
 		leaving = u
 		if err := tx.Exec(deactivateUser, erase, u.nid); err != nil {
@@ -126,7 +127,7 @@ func (a *Accounts) Deactivate(ctx context.Context, user matrix.UserID, erase boo
 		return err
 	}
 	leaving.Erased = leaving.Erased || erase
-	if err := a.depart(context.WithoutCancel(ctx), leaving); err != nil {
+	if err := a.depart(ctx, leaving); err != nil {
 		a.log.Error("The account is deactivated, but has not left everything; it is tried again", "user", user, "error", err)
 	}
 	return nil

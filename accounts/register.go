@@ -142,6 +142,7 @@ type newUser struct {
 // create stores the account, with its first session if it has one.
 func (a *Accounts) create(ctx context.Context, n newUser) (*credentials, error) {
 	nid := a.userNIDs.Next()
+	ctx = context.WithoutCancel(ctx) // an account that is made gets all that belongs to it
 	err := a.db.Write(ctx, func(tx *db.Tx) error {
 		if _, taken, err := a.userByID(ctx, tx, n.id); err != nil {
 			return err
@@ -168,7 +169,7 @@ func (a *Accounts) create(ctx context.Context, n newUser) (*credentials, error) 
 		return nil, err
 	}
 	if a.hooks.Registered != nil && !n.guest {
-		if err := a.hooks.Registered(context.WithoutCancel(ctx), n.id, n.displayName); err != nil {
+		if err := a.hooks.Registered(ctx, n.id, n.displayName); err != nil {
 			a.log.Error("The account was made, but not everything that belongs to it", "user", n.id, "error", err)
 		}
 	}
