@@ -221,7 +221,7 @@ func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
 	ev, err := event.Build(v, d, b.e.ServerName, b.e.Key)
 	var bad *event.FormatError
 	if errors.As(err, &bad) {
-		return nil, nil, formatError(bad, p)
+		return nil, nil, formatError(bad)
 	}
 	return ev, stateOf, err
 }
@@ -425,9 +425,9 @@ func (s authState) Event(typ, stateKey string) *event.Event {
 }
 
 // formatError tells the sender of an event what is wrong with it.
-func formatError(bad *event.FormatError, p Proto) error {
-	if len(p.Content) > event.MaxEventBytes-1024 {
-		return matrix.TooLarge("The event is larger than %d bytes", event.MaxEventBytes).Because(bad)
+func formatError(bad *event.FormatError) error {
+	if bad.TooLarge {
+		return matrix.TooLarge("%s", bad.What)
 	}
 	return matrix.BadJSON("%s", bad.What)
 }

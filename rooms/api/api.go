@@ -71,5 +71,6 @@ func (a *API) Routes() []httpx.Route {
 		httpx.JSON("PUT", v3+"rooms/{roomId}/state/{eventType}", a.putState, send, httpx.TrailingSlash),
 		httpx.JSON("PUT", v3+"rooms/{roomId}/state/{eventType}/{stateKey}", a.putKeyedState, send),
 		httpx.JSON("PUT", v3+"rooms/{roomId}/redact/{eventId}/{txnId}", a.redact, send, httpx.EmptyBodyOK),
+		httpx.JSON("POST", v3+"rooms/{roomId}/upgrade", a.upgrade, join),
 	}
 }

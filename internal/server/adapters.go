@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/teahouse-chat/teahouse/accounts"
+	"github.com/teahouse-chat/teahouse/accounts/data"
+	"github.com/teahouse-chat/teahouse/accounts/profiles"
+	"github.com/teahouse-chat/teahouse/admin"
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/syncapi"
+)
+
+// profileSource gives the room engine the profiles of local users.
+type profileSource struct{ people *profiles.Profiles }
+
+func (p profileSource) Profile(ctx context.Context, user matrix.UserID) (rooms.Profile, error) {
+	all, err := p.people.Get(ctx, []matrix.UserID{user})
+	if err != nil {
+		return rooms.Profile{}, err
+	}
+	return rooms.Profile{DisplayName: all[user].DisplayName(), AvatarURL: all[user].AvatarURL()}, nil
+}
+
+// users answers what other features ask about accounts. It is made before the
+// accounts, which need those features.
+type users struct{ accounts *accounts.Accounts }
+
+func (u *users) Exists(ctx context.Context, user matrix.UserID) (bool, error) {
+	account, found, err := u.accounts.User(ctx, user)
+	return found && !account.Erased, err
+}
+
+func (u *users) Sessions(ctx context.Context, user matrix.UserID) ([]admin.Session, error) {
+	devices, err := u.accounts.Devices(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	sessions := make([]admin.Session, len(devices))
+	for i, d := range devices {
+		sessions[i] = admin.Session{Device: d.ID, Addr: d.LastSeenIP, LastSeen: d.LastSeenTS}
+	}
+	return sessions, nil
+}
+
+// reportable says what may be reported: events that the user, as a member, can
+// see.
+type reportable struct{ engine *rooms.Engine }
+
+func (r reportable) MayReport(ctx context.Context, user matrix.UserID, room matrix.RoomID, id matrix.EventID) error {
+	there, err := r.engine.Room(ctx, room)
+	if err != nil || id == "" {
+		return err
+	}
+	if !there.IsLocalMember(user) {
+		return matrix.NotFound("There is no such event in a room that you are in")
+	}
+	st, err := r.engine.EventByID(ctx, there, id)
+	if err != nil {
+		return err
+	}
+	visible, err := r.engine.Visible(ctx, there, user, []*rooms.Stored{st})
+	if err != nil {
+		return err
+	}
+	if len(visible) == 0 {
+		return matrix.NotFound("There is no such event in a room that you are in")
+	}
+	return nil
+}
+
+// syncData gives /sync the account data.
+type syncData struct {
+	db   *db.DB
+	data *data.Data
+}
+
+func (s syncData) All(ctx context.Context, user matrix.UserID) ([]syncapi.Datum, error) {
+	entries, err := s.data.All(ctx, s.db, user)
+	return datums(entries), err
+}
+
+func (s syncData) Since(ctx context.Context, user matrix.UserID, after, upTo int64) ([]syncapi.Datum, error) {
+	entries, err := s.data.Since(ctx, s.db, user, after, upTo)
+	return datums(entries), err
+}
+
+func datums(entries []data.Entry) []syncapi.Datum {
+	all := make([]syncapi.Datum, len(entries))
+	for i, e := range entries {
+		all[i] = syncapi.Datum(e)
+	}
+	return all
+}
+
+func (s syncData) Put(tx *db.Tx, user matrix.UserID, room matrix.RoomID, typ string, content json.RawMessage) error {
+	return data.Put(tx, user, room, typ, content)
+}
+
+func (s syncData) Ignores(ctx context.Context, user matrix.UserID) (map[matrix.UserID]struct{}, error) {
+	return s.data.Ignored(ctx, user)
+}
+
+func (s syncData) Changed(change any) matrix.UserID {
+	if c, ok := change.(data.Changed); ok {
+		return c.User
+	}
+	return ""
+}
+
+func (s syncData) Filter(ctx context.Context, user matrix.UserID, id string) (json.RawMessage, error) {
+	return s.data.RawFilter(ctx, user, id)
+}

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+
+	"github.com/teahouse-chat/teahouse/accounts"
+	"github.com/teahouse-chat/teahouse/accounts/data"
+	"github.com/teahouse-chat/teahouse/accounts/profiles"
+	"github.com/teahouse-chat/teahouse/admin"
+	"github.com/teahouse-chat/teahouse/discovery"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/push"
+	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/api"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/syncapi"
+)
+
+// assemble makes the features, each after those that it needs, and their routes.
+func (s *Server) assemble(key event.SigningKey) error {
+	cfg, deps := s.cfg, s.deps
+	accountData, err := data.New(data.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now,
+		Defaults: map[string]func(matrix.UserID) json.RawMessage{"m.push_rules": push.AccountData},
+	})
+	if err != nil {
+		return err
+	}
+	users := &users{}
+	people, err := profiles.New(profiles.Deps{DB: s.db, ServerName: cfg.ServerName, Users: users, Log: deps.Log})
+	if err != nil {
+		return err
+	}
+	if s.rooms, err = rooms.New(rooms.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Key: key, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
+		Profiles: profileSource{people},
+	}); err != nil {
+		return err
+	}
+	roomAPI, err := api.New(api.Deps{
+		Engine: s.rooms, Aliases: nil, DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
+	})
+	if err != nil {
+		return err
+	}
+	people.SetRooms(roomAPI)
+	if s.Accounts, err = accounts.New(accounts.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Config: accountsConfig(cfg), Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
+		Rooms: roomAPI, Hooks: hooks(people, accountData),
+	}); err != nil {
+		return err
+	}
+	users.accounts = s.Accounts
+	s.sync = syncapi.New(syncapi.Deps{
+		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Now: deps.Now, Log: deps.Log,
+		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit,
+	})
+	s.Accounts.OnLogout(s.sync.EndSession)
+	reports, err := admin.New(admin.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now, Rooms: reportable{s.rooms}, Users: users,
+	})
+	if err != nil {
+		return err
+	}
+	about, err := discovery.New(discovery.Deps{
+		PublicURL: cfg.PublicURL, Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
+		PasswordChanges: true, LoginTokens: true,
+	})
+	if err != nil {
+		return err
+	}
+	rules, err := push.New()
+	if err != nil {
+		return err
+	}
+	s.edge = httpx.New(s.edgeOptions())
+	for _, f := range []interface{ Routes() []httpx.Route }{
+		s.Accounts, people, accountData, roomAPI, s.sync, reports, about, rules,
+	} {
+		s.edge.Add("client", f.Routes()...)
+	}
+	s.edge.Add("admin", s.Accounts.AdminRoutes()...)
+	s.edge.Add("wellknown", about.WellKnown()...)
+	return nil
+}
+
+func (s *Server) edgeOptions() httpx.Options {
+	o := httpx.Options{
+		Auth: s.Accounts, Log: s.deps.Log, NoQueryToken: !s.cfg.Sessions.QueryToken, Now: s.deps.Now,
+		Health: func(ctx context.Context) error { return checkName(ctx, s.db, s.cfg.ServerName) },
+	}
+	for _, n := range s.cfg.TrustedProxies {
+		o.TrustedProxies = append(o.TrustedProxies, netip.Prefix(n))
+	}
+	if s.cfg.RateLimits.Enabled {
+		o.Limits = httpx.NewLimiter(rates(s.cfg.RateLimits), s.deps.Now)
+	}
+	return o
+}
+
+// hooks connect what happens to accounts with the features that keep more about
+// people.
+func hooks(people *profiles.Profiles, accountData *data.Data) accounts.Hooks {
+	return accounts.Hooks{
+		Registered: func(ctx context.Context, user matrix.UserID, displayName string) error {
+			if displayName == "" {
+				return nil
+			}
+			quoted, err := json.Marshal(displayName)
+			if err != nil {
+				return err
+			}
+			return people.Set(ctx, user, profiles.KeyDisplayName, quoted)
+		},
+		Deactivated: func(ctx context.Context, user matrix.UserID, erase bool) error {
+			if err := people.Erase(ctx, user); err != nil || !erase {
+				return err
+			}
+			return accountData.Erase(ctx, user)
+		},
+	}
+}

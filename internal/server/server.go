@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/teahouse-chat/teahouse/accounts"
+	"github.com/teahouse-chat/teahouse/internal/config"
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/syncapi"
+)
+
+// housekeeping is how often what has expired is removed.
+const housekeeping = time.Hour
+
+// Deps are what a test replaces; zero values are the real things.
+type Deps struct {
+	Now     func() time.Time
+	Rand    io.Reader
+	Log     *slog.Logger
+	Metrics *prometheus.Registry // nil: nothing is measured
+	Listen  func(network, address string) (net.Listener, error)
+}
+
+// Server is a homeserver.
+type Server struct {
+	cfg   *config.Config
+	deps  Deps
+	db    *db.DB
+	edge  *httpx.Edge
+	rooms *rooms.Engine
+	sync  *syncapi.Service
+
+	Accounts *accounts.Accounts
+
+	stop   context.CancelFunc // ends background work
+	worker sync.WaitGroup
+}
+
+// New opens the database and makes the features; nothing is served yet. Close
+// must be called in the end.
+func New(ctx context.Context, cfg *config.Config, deps Deps) (*Server, error) {
+	deps.complete()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("the data folder cannot be made: %w", err)
+	}
+	key, err := loadKey(cfg.DataDir, deps.Rand)
+	if err != nil {
+		return nil, err
+	}
+	d, err := db.Open(ctx, string(cfg.Database), db.Options{Log: deps.Log, Metrics: deps.registerer()})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, deps: deps, db: d}
+	if err := checkName(ctx, d, cfg.ServerName); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := s.assemble(key); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	s.start(background)
+	return s, nil
+}
+
+func (d *Deps) complete() {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Rand == nil {
+		d.Rand = rand.Reader
+	}
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
+	if d.Listen == nil {
+		d.Listen = net.Listen
+	}
+}
+
+// registerer avoids a nil pointer that is not a nil interface.
+func (d *Deps) registerer() prometheus.Registerer {
+	if d.Metrics == nil {
+		return nil
+	}
+	return d.Metrics
+}
+
+// start runs what has to happen beside requests.
+func (s *Server) start(ctx context.Context) {
+	s.worker.Go(func() { s.Accounts.Run(ctx) })
+	s.worker.Go(func() {
+		tick := time.NewTicker(housekeeping)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := s.rooms.PruneTxns(ctx); err != nil {
+					s.deps.Log.Error("old transaction ids could not be removed", "error", err)
+				}
+			}
+		}
+	})
+}
+
+// Handler serves the named surfaces; see httpx.Edge.
+func (s *Server) Handler(serves ...string) http.Handler { return s.edge.Handler(serves...) }
+
+// Serve opens the configured listeners and answers until ctx ends; then it
+// finishes what it has accepted. ready, if not nil, is called with the addresses
+// once all are open.
+func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
+	var listeners []httpx.Listener
+	var addrs []net.Addr
+	for _, l := range s.cfg.Listeners {
+		open, err := s.listen(l)
+		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close()
+			}
+			return err
+		}
+		listeners, addrs = append(listeners, open), append(addrs, open.Addr())
+	}
+	if ready != nil {
+		ready(addrs)
+	}
+	return s.edge.Serve(ctx, s.cfg.ShutdownGrace, listeners...)
+}
+
+func (s *Server) listen(l config.Listener) (httpx.Listener, error) {
+	var secure *tls.Config
+	if l.TLS.Cert != "" {
+		var err error
+		if secure, err = httpx.TLSFiles(l.TLS.Cert, l.TLS.Key, s.deps.Now); err != nil {
+			return httpx.Listener{}, err
+		}
+	}
+	n, err := s.deps.Listen("tcp", l.Address)
+	if err != nil {
+		return httpx.Listener{}, fmt.Errorf("cannot listen on %s: %w; choose another address in listeners, or stop what uses it", l.Address, err)
+	}
+	return httpx.Listener{Listener: n, Serves: l.Serves, TLS: secure}, nil
+}
+
+// Close ends background work and closes the database, after what is under way.
+func (s *Server) Close() error {
+	s.stop()
+	s.worker.Wait()
+	s.sync.Close()
+	return s.db.Close()
+}
