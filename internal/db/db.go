@@ -75,7 +75,7 @@ var selectSequences = SQL(`SELECT name, next FROM sequences`)
 
 // load migrates and reads what the writer goes on from.
 func (d *DB) load(ctx context.Context, c conn, o Options) (head int64, err error) {
-	if err := migrate(ctx, c, d.dialer.engine()); err != nil {
+	if err := migrate(ctx, c, d.dialer.engine(), registered()); err != nil {
 		return 0, err
 	}
 	err = eachOn(ctx, c, readHead, func(r Scanner) error { return r.Scan(&head) })

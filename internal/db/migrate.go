@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 var _ = Schema("db", `
@@ -38,13 +39,15 @@ var (
 	insertMigration  = SQL(`INSERT INTO schema_migrations (feature, number, checksum) VALUES ($1, $2, $3)`)
 )
 
-// migrate brings the database to the registered schema in one transaction: it
-// has all of the migrations or none.
-func migrate(ctx context.Context, c conn, e engine) error {
+func registered() []*feature {
 	registry.Lock()
-	features := append([]*feature(nil), registry.features...)
-	registry.Unlock()
+	defer registry.Unlock()
+	return slices.Clone(registry.features)
+}
 
+// migrate brings the database to the schema of the features in one transaction: it
+// has all of the migrations or none.
+func migrate(ctx context.Context, c conn, e engine, features []*feature) error {
 	if err := c.begin(true); err != nil {
 		return err
 	}
@@ -154,7 +157,7 @@ func eachOn(ctx context.Context, c conn, s *Stmt, scan func(Scanner) error, args
 // a package that links all features.
 func PrepareAll(ctx context.Context, d *DB) error {
 	registry.Lock()
-	stmts := append([]*Stmt(nil), registry.stmts...)
+	stmts := slices.Clone(registry.stmts)
 	registry.Unlock()
 	c, err := d.dialer.dial(ctx, true)
 	if err != nil {

@@ -28,12 +28,12 @@ func newSQLiteDialer(path string) (*sqliteDialer, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("db: making the folder of the database: %w", err)
 	}
-	info, err := os.Stat(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("db: %w", err)
-	}
-	if err == nil && info.Size() > 0 {
+	_, err := os.Stat(path)
+	if err == nil {
 		return &sqliteDialer{path}, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("db: %w", err)
 	}
 	// SQLite would delete, or play back, the journal of another database.
 	for _, suffix := range []string{"-wal", "-journal"} {

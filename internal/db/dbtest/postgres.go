@@ -67,8 +67,9 @@ func newServer() (*server, error) {
 // sweep drops the databases of test processes that have ended: those whose
 // template no connection bears as its name.
 func (s *server) sweep(ctx context.Context) error {
-	rows, _ := s.admin.Query(ctx, `SELECT datname FROM pg_database WHERE datname LIKE 'teahouse\_test\_%' AND NOT EXISTS (
-		SELECT FROM pg_stat_activity WHERE application_name LIKE 'teahouse\_test\_%' AND datname || '_' LIKE application_name || '\_%')`)
+	rows, _ := s.admin.Query(ctx, `SELECT d.datname FROM pg_database d WHERE d.datname LIKE 'teahouse\_test\_%' AND NOT EXISTS (
+		SELECT FROM pg_stat_activity a WHERE starts_with(a.application_name, 'teahouse_test_')
+			AND starts_with(d.datname || '_', a.application_name || '_'))`)
 	left, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
@@ -101,6 +102,18 @@ func (s *server) database(name string) string {
 
 func postgresURL(t testing.TB) string {
 	t.Helper()
+	s := connect(t)
+	return s.create(t, s.template)
+}
+
+// BareURL names a new PostgreSQL database without any table.
+func BareURL(t testing.TB) string {
+	t.Helper()
+	return connect(t).create(t, "template0")
+}
+
+func connect(t testing.TB) *server {
+	t.Helper()
 	s, err := theServer()
 	if errors.Is(err, errNoServer) {
 		unavailable(t, err)
@@ -108,8 +121,14 @@ func postgresURL(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// create makes a database that goes with the test.
+func (s *server) create(t testing.TB, template string) string {
+	t.Helper()
 	name := fmt.Sprintf("%s_%d", s.template, s.count.Add(1))
-	if err := s.exec("CREATE DATABASE " + name + " TEMPLATE " + s.template); err != nil {
+	if err := s.exec("CREATE DATABASE " + name + " ENCODING 'UTF8' TEMPLATE " + template); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
