@@ -9,13 +9,14 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/mattn/go-sqlite3"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options are what Open needs beside the URL; the zero value works.
 type Options struct {
-	Log       *slog.Logger // nil: slog.Default()
-	Metrics   any          // a prometheus.Registerer, or nil
-	ReadConns int          // connections of the read pool; 0: a default
+	Log       *slog.Logger          // nil: slog.Default()
+	Metrics   prometheus.Registerer // nil: nothing is measured
+	ReadConns int                   // connections of the read pool; 0: a default
 }
 
 // readConns is the default size of the read pool. A connection is opened when
