@@ -33,6 +33,9 @@ type Sync struct {
 	// another run means nothing.
 	Epoch     int64
 	Ephemeral int64 // how much of typing and presence the client has seen
+	// Device is up to where the device has its to-device messages: Position,
+	// unless there were more than one answer holds.
+	Device int64
 }
 
 // String is the token as a client holds it.
@@ -45,7 +48,9 @@ func (s Sync) Append(dst []byte) []byte {
 	dst = append(dst, '_')
 	dst = strconv.AppendInt(dst, s.Epoch, 36)
 	dst = append(dst, '_')
-	return strconv.AppendInt(dst, s.Ephemeral, 10)
+	dst = strconv.AppendInt(dst, s.Ephemeral, 10)
+	dst = append(dst, '_')
+	return strconv.AppendInt(dst, s.Device, 10)
 }
 
 // ParseSync reads a token of /sync.
@@ -54,18 +59,16 @@ func ParseSync(text string) (Sync, error) {
 	if !ok {
 		return Sync{}, ErrMalformed
 	}
-	position, rest, ok1 := strings.Cut(rest, "_")
-	epoch, ephemeral, ok2 := strings.Cut(rest, "_")
-	if !ok1 || !ok2 {
+	parts := strings.Split(rest, "_")
+	if len(parts) != 4 {
 		return Sync{}, ErrMalformed
 	}
 	var s Sync
-	for _, part := range []struct {
+	for i, part := range []struct {
 		dst  *int64
-		text string
 		base int
-	}{{&s.Position, position, 10}, {&s.Epoch, epoch, 36}, {&s.Ephemeral, ephemeral, 10}} {
-		n, ok := number(part.text, part.base)
+	}{{&s.Position, 10}, {&s.Epoch, 36}, {&s.Ephemeral, 10}, {&s.Device, 10}} {
+		n, ok := number(parts[i], part.base)
 		if !ok || n < 0 {
 			return Sync{}, ErrMalformed
 		}

@@ -1,0 +1,136 @@
+package syncapi
+
+import (
+	"encoding/json"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// maxStripped bounds the stripped state of an invite in bytes, so that nobody
+// can make the answers of a victim large.
+const maxStripped = 256 << 10
+
+// stripped appends the sections of rooms that the user was invited to or knocks
+// at.
+// spec: client-server#stripped-state
+func (a *answer) stripped(list []roomDelta, name string) error {
+	for i := range list {
+		rd := &list[i]
+		member, err := a.s.Rooms.Events(a.ctx, []state.EventNID{rd.Event})
+		if err != nil {
+			return err
+		}
+		if _, ignored := a.q.window.ignored[member[0].Sender]; ignored || !a.q.filter.Room.takesRoom(rd.RoomID) {
+			continue
+		}
+		m, err := a.s.stateAt(a.ctx, rd.room, rd.view, rd.Position)
+		if err != nil {
+			return err
+		}
+		events, err := a.s.Rooms.Stripped(a.ctx, m, member[0])
+		if err != nil {
+			return err
+		}
+		a.buf = append(appendName(a.buf, rd.RoomID), `{"`...)
+		a.buf = append(a.buf, name...)
+		a.buf = append(a.buf, `":`...)
+		a.buf = appendEvents(a.buf, capped(events))
+		a.buf = append(a.buf, '}')
+		a.any = true
+	}
+	return nil
+}
+
+// capped leaves out the events that would make the list too large. The user's
+// own member event, which is the last, always stays.
+func capped(events []json.RawMessage) []json.RawMessage {
+	size := 0
+	for _, ev := range events {
+		size += len(ev)
+	}
+	if size <= maxStripped {
+		return events
+	}
+	last := len(events) - 1
+	kept, size := []json.RawMessage{}, len(events[last])
+	for _, ev := range events[:last] {
+		if size += len(ev); size > maxStripped {
+			size -= len(ev)
+			continue
+		}
+		kept = append(kept, ev)
+	}
+	return append(kept, events[last])
+}
+
+// leave appends the sections of rooms that the user has left or was put out of:
+// the timeline up to there, and nothing of what came later.
+func (a *answer) leave() error {
+	for i := range a.d.left {
+		rd := &a.d.left[i]
+		if !a.q.filter.Room.takesRoom(rd.RoomID) {
+			continue
+		}
+		member, err := a.s.Rooms.Events(a.ctx, []state.EventNID{rd.Event})
+		if err != nil {
+			return err
+		}
+		before := ""
+		if member[0].Replaces != 0 {
+			old, err := a.s.Rooms.Events(a.ctx, []state.EventNID{member[0].Replaces})
+			if err != nil {
+				return err
+			}
+			before = old[0].Membership()
+		}
+		a.buf = append(appendName(a.buf, rd.RoomID), '{')
+		if before == matrix.MembershipJoin {
+			err = a.leftRoom(rd)
+		} else {
+			err = a.neverJoined(rd, member[0])
+		}
+		if err != nil {
+			return err
+		}
+		a.buf = append(a.buf, `,"account_data":`...)
+		a.buf = appendEvents(a.buf, a.data[rd.RoomID])
+		a.buf = append(a.buf, '}')
+		a.any = true
+	}
+	return nil
+}
+
+// leftRoom appends what a user who was joined may still see.
+func (a *answer) leftRoom(rd *roomDelta) error {
+	if !rd.fresh() {
+		was, err := a.s.membershipAt(a.ctx, rd.room, rd.view, a.d.user, rd.from)
+		if err != nil {
+			return err
+		}
+		if was != matrix.MembershipJoin {
+			rd.from = 0 // joined and left since
+		}
+	}
+	t, err := a.timeline(rd, rd.Position)
+	if err != nil {
+		return err
+	}
+	needed := map[matrix.UserID]struct{}{a.d.user: {}}
+	if _, err := a.state(rd, rd.from, rd.Position, &t, needed); err != nil {
+		return err
+	}
+	return a.appendTimeline(rd, &t)
+}
+
+// neverJoined appends the one event that somebody is told of whose invite or
+// knock has come to an end: they have not seen the room.
+func (a *answer) neverJoined(rd *roomDelta, member *rooms.Stored) error {
+	t := stretch{start: rd.Position - 1}
+	if w := &a.q.window; w.filter.takesRoom(rd.RoomID) && w.filter.takesEvent(member.Event) {
+		t.events = []*rooms.Stored{member}
+	}
+	a.appendState(nil)
+	return a.appendTimeline(rd, &t)
+}

@@ -1,0 +1,291 @@
+package syncapi
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+)
+
+// The states of presence.
+// spec: client-server#presence
+const (
+	online      = "online"
+	unavailable = "unavailable"
+	offline     = "offline"
+)
+
+const (
+	presenceIdle     = 5 * time.Minute        // from being active to unavailable
+	presenceGone     = 30 * time.Second       // from the last request to offline
+	presenceActive   = time.Minute            // how long somebody counts as currently active
+	presenceTick     = 5 * time.Second        // how often it is looked who fell idle
+	presenceTogether = 250 * time.Millisecond // changes within it wake others once
+)
+
+// presence knows who is there. It lives in memory only: after a restart
+// everybody is offline until they are heard of.
+type presence struct {
+	off         bool
+	notifier    *notifier
+	now         func() time.Time
+	memberships func(context.Context, matrix.UserID) ([]rooms.Membership, error)
+
+	mu      sync.Mutex
+	people  map[matrix.UserID]*person
+	changed map[matrix.UserID]struct{} // not told to anybody yet
+	told    *time.Timer                // set while changed is to be told
+	ticker  *time.Timer                // set while somebody is not offline
+	closed  bool
+}
+
+// person is one user's presence.
+type person struct {
+	state      string
+	status     *string
+	idle       bool // unavailable because of a long silence, not by their own word
+	active     time.Time
+	heard      time.Time // when their last request ended
+	open       int       // open requests that say they are there
+	generation int64     // of the last change that others were told of
+}
+
+func newPresence(n *notifier, d Deps) *presence {
+	return &presence{
+		off: !d.Presence, notifier: n, now: d.Now,
+		memberships: func(ctx context.Context, u matrix.UserID) ([]rooms.Membership, error) {
+			return d.Rooms.Memberships(ctx, u)
+		},
+		people: map[matrix.UserID]*person{}, changed: map[matrix.UserID]struct{}{},
+	}
+}
+
+// get returns the person, made if need be; p.mu is held.
+func (p *presence) get(u matrix.UserID) *person {
+	who := p.people[u]
+	if who == nil {
+		who = &person{state: offline}
+		p.people[u] = who
+	}
+	return who
+}
+
+// come notes a request that listens; the returned function, that it is over.
+// set_presence as the request has it: "offline" leaves things as they are.
+func (p *presence) come(u matrix.UserID, set string) (leave func()) {
+	if p.off || set == offline {
+		return func() {}
+	}
+	now := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.get(u)
+	who.open++
+	who.heard = now
+	switch {
+	case set == unavailable:
+		p.become(u, who, unavailable)
+		who.idle = false
+	case who.state != online && !who.idle:
+		who.active = now
+		p.become(u, who, online)
+	}
+	p.tick()
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		who.open--
+		who.heard = p.now()
+	}
+}
+
+// active notes that a user did something.
+// spec: client-server#last-active-ago
+func (p *presence) active(u matrix.UserID) {
+	if p.off {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.people[u]
+	if who == nil {
+		return
+	}
+	who.active = p.now()
+	if who.idle {
+		p.become(u, who, online)
+	}
+}
+
+// set is what a user says of themselves; a nil status takes the old one away.
+func (p *presence) set(u matrix.UserID, state string, status *string) {
+	if p.off {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.get(u)
+	who.active, who.heard = p.now(), p.now()
+	if status != who.status && (status == nil || who.status == nil || *status != *who.status) {
+		who.status = status
+		p.tell(u)
+	}
+	p.become(u, who, state)
+	p.tick()
+}
+
+// become changes somebody's state; p.mu is held.
+func (p *presence) become(u matrix.UserID, who *person, state string) {
+	who.idle = false
+	if who.state == state {
+		return
+	}
+	who.state = state
+	p.tell(u)
+}
+
+// tell lets others know of u before long; p.mu is held.
+func (p *presence) tell(u matrix.UserID) {
+	p.changed[u] = struct{}{}
+	if p.told == nil && !p.closed {
+		p.told = time.AfterFunc(presenceTogether, p.flush)
+	}
+}
+
+// flush tells everybody who shares a room with somebody who changed.
+func (p *presence) flush() {
+	p.mu.Lock()
+	p.told = nil
+	changed := p.changed
+	p.changed = map[matrix.UserID]struct{}{}
+	p.mu.Unlock()
+	in := map[rooms.RoomNID]struct{}{}
+	for u := range changed {
+		memberships, err := p.memberships(context.Background(), u)
+		if err != nil {
+			continue // they are seen where they are looked for
+		}
+		for _, m := range memberships {
+			if m.Membership == matrix.MembershipJoin {
+				in[m.Room] = struct{}{}
+			}
+		}
+	}
+	users := slices.Collect(maps.Keys(changed))
+	p.notifier.met(users, slices.Collect(maps.Keys(in)), func(generation int64) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, u := range users {
+			p.people[u].generation = generation
+		}
+	})
+}
+
+// tick looks after those who are not offline, for as long as there are any; p.mu
+// is held.
+func (p *presence) tick() {
+	if p.ticker == nil && !p.closed {
+		p.ticker = time.AfterFunc(presenceTick, p.age)
+	}
+}
+
+func (p *presence) age() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ticker = nil
+	now := p.now()
+	there := false
+	for u, who := range p.people {
+		switch {
+		case who.state == offline:
+		case who.open == 0 && now.Sub(who.heard) >= presenceGone:
+			p.become(u, who, offline)
+		case who.state == online && now.Sub(who.active) >= presenceIdle:
+			p.become(u, who, unavailable)
+			who.idle = true
+		}
+		there = there || who.state != offline
+	}
+	if there {
+		p.tick()
+	}
+}
+
+func (p *presence) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, t := range []*time.Timer{p.told, p.ticker} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// seen is somebody's presence as others see it.
+type seen struct {
+	user   matrix.UserID
+	state  string
+	status *string
+	ago    time.Duration // since they were active; below 0 if they never were
+	active bool          // currently
+}
+
+func (p *presence) look(u matrix.UserID, who *person, now time.Time) seen {
+	s := seen{user: u, state: who.state, status: who.status, ago: -1}
+	if !who.active.IsZero() {
+		s.ago = max(now.Sub(who.active), 0)
+		s.active = who.state == online && s.ago < presenceActive
+	}
+	return s
+}
+
+// one returns a user's presence.
+func (p *presence) one(u matrix.UserID) seen {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if who := p.people[u]; who != nil {
+		return p.look(u, who, p.now())
+	}
+	return seen{user: u, state: offline, ago: -1}
+}
+
+// above lists whose presence changed above a generation and up to another, the
+// user who asks included; from the start (0) those who are not offline.
+func (p *presence) above(after, upTo int64) []seen {
+	if p.off {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	var list []seen
+	for u, who := range p.people {
+		if who.generation > after && who.generation <= upTo && (after > 0 || who.state != offline) {
+			list = append(list, p.look(u, who, now))
+		}
+	}
+	slices.SortFunc(list, func(a, b seen) int { return compare(a.user, b.user) })
+	return list
+}
+
+// here lists who is not offline, of those that the condition holds for.
+func (p *presence) here(ok func(matrix.UserID) bool) []seen {
+	if p.off {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	var list []seen
+	for u, who := range p.people {
+		if who.state != offline && ok(u) {
+			list = append(list, p.look(u, who, now))
+		}
+	}
+	return list
+}

@@ -1,0 +1,78 @@
+package syncapi
+
+import (
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+)
+
+// A receipt's thread is ” if it is unthreaded, 'main', or the thread's root. A
+// highlight's user is ” if it is for the whole room.
+var _ = db.Schema("syncapi", `
+CREATE TABLE receipts (
+	room_nid  BIGINT NOT NULL,
+	user_id   TEXT NOT NULL,
+	type      TEXT NOT NULL,
+	thread    TEXT NOT NULL,
+	event_id  TEXT NOT NULL,
+	event_pos BIGINT NOT NULL,
+	unread    BIGINT NOT NULL,
+	ts        BIGINT NOT NULL,
+	position  BIGINT NOT NULL,
+	PRIMARY KEY (room_nid, user_id, type, thread)
+);
+CREATE INDEX receipts_position ON receipts (room_nid, position);
+CREATE INDEX receipts_user ON receipts (user_id);
+CREATE TABLE highlights (
+	room_nid  BIGINT NOT NULL,
+	user_id   TEXT NOT NULL,
+	event_pos BIGINT NOT NULL,
+	thread    TEXT NOT NULL,
+	sender    TEXT NOT NULL,
+	event_nid BIGINT NOT NULL,
+	PRIMARY KEY (room_nid, user_id, event_pos)
+);
+`)
+
+const selectReceipts = `SELECT room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position FROM receipts `
+
+var (
+	upsertReceipt = db.SQL(`INSERT INTO receipts (room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (room_nid, user_id, type, thread) DO UPDATE SET event_id = excluded.event_id,
+			event_pos = excluded.event_pos, unread = excluded.unread, ts = excluded.ts, position = excluded.position`)
+	receiptAt     = db.SQL(`SELECT event_pos FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type = $3 AND thread = $4`)
+	receiptsSince = db.SQL(selectReceipts + `WHERE room_nid IN {ints $1} AND position > $2 AND position <= $3 ORDER BY position`)
+	receiptsOf    = db.SQL(selectReceipts + `WHERE user_id = $1`)
+
+	insertHighlight = db.SQL(`INSERT INTO highlights (room_nid, user_id, event_pos, thread, sender, event_nid)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (room_nid, user_id, event_pos) DO NOTHING`)
+	highlightsIn    = db.SQL(`SELECT room_nid, user_id, event_pos, thread, sender, event_nid FROM highlights WHERE room_nid IN {ints $1} ORDER BY event_pos`)
+	clearHighlights = db.SQL(`DELETE FROM highlights WHERE room_nid = $1 AND user_id = $2 AND event_pos <= $3`)
+	clearThread     = db.SQL(`DELETE FROM highlights WHERE room_nid = $1 AND user_id = $2 AND event_pos <= $3 AND thread = $4`)
+
+	// How many events of threads counted as unread up to a position.
+	threadsUnreadAt = db.SQL(`SELECT e.thread, MAX(e.unread) FROM relations r JOIN events e ON e.event_nid = r.event_nid
+		WHERE r.target IN {texts $1} AND r.rel_type = 'm.thread' AND r.position <= $2 GROUP BY e.thread`)
+)
+
+func scanReceipt(s db.Scanner) (r Receipt, err error) {
+	err = s.Scan(&r.Room, &r.User, &r.Type, &r.Thread, &r.Event, &r.EventPosition, &r.unread, &r.Timestamp, &r.Position)
+	return r, err
+}
+
+// highlight says that an event should stand out to a user, or to everybody in
+// the room if user is "".
+type highlight struct {
+	room     rooms.RoomNID
+	user     matrix.UserID
+	position int64
+	thread   matrix.EventID // "" for the main timeline
+	sender   matrix.UserID
+	event    int64
+}
+
+func scanHighlight(s db.Scanner) (h highlight, err error) {
+	err = s.Scan(&h.room, &h.user, &h.position, &h.thread, &h.sender, &h.event)
+	return h, err
+}
