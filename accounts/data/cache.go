@@ -1,52 +1,69 @@
 package data
 
-import "sync"
+import (
+	"sync"
 
-// maxCached bounds each cache.
-const maxCached = 4096
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+)
 
-// cache is a bounded map of things read from the database. age counts the
-// drops, so that what was read before a change is not put in after it.
-type cache[K comparable, V any] struct {
-	mu     sync.Mutex
-	age    uint64
-	values map[K]V
+// maxCached bounds the users whose ignore lists are remembered, and
+// maxCachedUsers the length of such a list.
+const (
+	maxCached      = 4096
+	maxCachedUsers = 256
+)
+
+// cache remembers ignore lists. age counts the drops, so that what was read
+// before a change is not put in after it.
+type cache struct {
+	mu    sync.Mutex
+	age   uint64
+	lists map[matrix.UserID]Users // nil: ignores nobody
 }
 
-func newCache[K comparable, V any]() cache[K, V] { return cache[K, V]{values: make(map[K]V)} }
+func newCache() cache { return cache{lists: make(map[matrix.UserID]Users)} }
 
-// now is the age to give to put; ask before reading the database.
-func (c *cache[K, V]) now() uint64 {
+// get adds what is known to found, and returns who is not known and the age to
+// give to put.
+func (c *cache) get(users []matrix.UserID, found map[matrix.UserID]Users) (missing []matrix.UserID, age uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.age
+	for _, u := range users {
+		list, ok := c.lists[u]
+		switch {
+		case !ok:
+			missing = append(missing, u)
+		case list != nil:
+			found[u] = list
+		}
+	}
+	return missing, c.age
 }
 
-func (c *cache[K, V]) get(key K) (V, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.values[key]
-	return v, ok
-}
-
-func (c *cache[K, V]) put(key K, v V, age uint64) {
+// put remembers the lists of users as they stand in read.
+func (c *cache) put(users []matrix.UserID, read map[matrix.UserID]Users, age uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.age != age {
 		return
 	}
-	if len(c.values) >= maxCached {
-		for old := range c.values { // any one
-			delete(c.values, old)
-			break
+	for _, u := range users {
+		if len(read[u]) > maxCachedUsers {
+			continue
 		}
+		if len(c.lists) >= maxCached {
+			for old := range c.lists { // any one
+				delete(c.lists, old)
+				break
+			}
+		}
+		c.lists[u] = read[u]
 	}
-	c.values[key] = v
 }
 
-func (c *cache[K, V]) drop(key K) {
+func (c *cache) drop(user matrix.UserID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.age++
-	delete(c.values, key)
+	delete(c.lists, user)
 }

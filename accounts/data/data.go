@@ -45,15 +45,14 @@ type Data struct {
 	server   matrix.ServerName
 	now      func() time.Time
 	defaults map[string]func(matrix.UserID) json.RawMessage
-	ignored  cache[matrix.UserID, Users]
-	filters  cache[filterKey, *Filter]
+	ignored  cache
 }
 
 // New makes the feature.
 func New(deps Deps) (*Data, error) {
 	d := &Data{
 		db: deps.DB, server: deps.ServerName, now: deps.Now, defaults: deps.Defaults,
-		ignored: newCache[matrix.UserID, Users](), filters: newCache[filterKey, *Filter](),
+		ignored: newCache(),
 	}
 	deps.DB.Subscribe(d.forget)
 	return d, nil

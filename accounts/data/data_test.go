@@ -256,11 +256,19 @@ func TestErase(t *testing.T) {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	c := newCache[int, int]()
-	for i := range maxCached + 10 {
-		c.put(i, i, 0)
+	c := newCache()
+	long := Users{}
+	for i := range maxCachedUsers + 1 {
+		long[matrix.NewUserID(fmt.Sprint(i), "y")] = struct{}{}
 	}
-	if len(c.values) != maxCached {
-		t.Errorf("%d are remembered", len(c.values))
+	c.put([]matrix.UserID{"@long:x"}, map[matrix.UserID]Users{"@long:x": long}, 0)
+	if len(c.lists) != 0 {
+		t.Error("a long list is remembered")
+	}
+	for i := range maxCached + 10 {
+		c.put([]matrix.UserID{matrix.NewUserID(fmt.Sprint(i), "x")}, nil, 0)
+	}
+	if len(c.lists) != maxCached {
+		t.Errorf("%d are remembered", len(c.lists))
 	}
 }

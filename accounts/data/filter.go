@@ -12,91 +12,95 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
-const (
-	// MaxFilterBytes bounds a filter.
-	MaxFilterBytes = 64 << 10
-	// maxCachedFilterBytes keeps the cache small whatever clients store.
-	maxCachedFilterBytes = 4 << 10
-)
+// MaxFilterBytes bounds a filter.
+const MaxFilterBytes = 64 << 10
 
-// Filter says what a client wants of /sync. A nil list includes everything; an
-// empty one nothing.
+// filter has the parts of a filter that mean something to the server, so that
+// one which /sync could not read is refused when it is made.
 // spec: client-server#post_matrixclientv3useruseridfilter
-type Filter struct {
+type filter struct {
 	EventFields []string    `json:"event_fields"`
-	EventFormat string      `json:"event_format"` // "client", "federation" or ""
-	Presence    EventFilter `json:"presence"`
-	AccountData EventFilter `json:"account_data"`
-	Room        RoomFilter  `json:"room"`
+	EventFormat string      `json:"event_format"`
+	Presence    eventFilter `json:"presence"`
+	AccountData eventFilter `json:"account_data"`
+	Room        struct {
+		roomChoice
+		IncludeLeave bool            `json:"include_leave"`
+		Ephemeral    roomEventFilter `json:"ephemeral"`
+		State        roomEventFilter `json:"state"`
+		Timeline     roomEventFilter `json:"timeline"`
+		AccountData  roomEventFilter `json:"account_data"`
+	} `json:"room"`
 }
 
-// RoomFilter is the part of a Filter about rooms.
-type RoomFilter struct {
-	Rooms        []matrix.RoomID `json:"rooms"`
-	NotRooms     []matrix.RoomID `json:"not_rooms"`
-	IncludeLeave bool            `json:"include_leave"`
-	Ephemeral    RoomEventFilter `json:"ephemeral"`
-	State        RoomEventFilter `json:"state"`
-	Timeline     RoomEventFilter `json:"timeline"`
-	AccountData  RoomEventFilter `json:"account_data"`
-}
-
-// EventFilter picks events. Types may have "*" for any run of characters.
-type EventFilter struct {
-	Limit      *int64          `json:"limit"` // nil: the server's choice
+type eventFilter struct {
+	Limit      *int64          `json:"limit"`
 	Types      []string        `json:"types"`
 	NotTypes   []string        `json:"not_types"`
 	Senders    []matrix.UserID `json:"senders"`
 	NotSenders []matrix.UserID `json:"not_senders"`
 }
 
-// RoomEventFilter picks events of rooms.
-type RoomEventFilter struct {
-	EventFilter
-	Rooms                     []matrix.RoomID `json:"rooms"`
-	NotRooms                  []matrix.RoomID `json:"not_rooms"`
-	ContainsURL               *bool           `json:"contains_url"`
-	LazyLoadMembers           bool            `json:"lazy_load_members"`
-	IncludeRedundantMembers   bool            `json:"include_redundant_members"`
-	UnreadThreadNotifications bool            `json:"unread_thread_notifications"`
+type roomChoice struct {
+	Rooms    []matrix.RoomID `json:"rooms"`
+	NotRooms []matrix.RoomID `json:"not_rooms"`
 }
 
-// ParseFilter reads a filter and checks every part that the server will use.
-func ParseFilter(raw []byte) (*Filter, error) {
-	var f Filter
+type roomEventFilter struct {
+	eventFilter
+	roomChoice
+	ContainsURL      *bool           `json:"contains_url"`
+	LazyMembers      bool            `json:"lazy_load_members"`
+	RedundantMembers bool            `json:"include_redundant_members"`
+	UnreadThreads    bool            `json:"unread_thread_notifications"`
+	RelatedBySenders []matrix.UserID `json:"related_by_senders"`
+	RelatedByTypes   []string        `json:"related_by_rel_types"`
+}
+
+// checkFilter tells what is wrong with a filter.
+func checkFilter(raw []byte) error {
+	if !bytes.HasPrefix(raw, []byte("{")) {
+		return matrix.BadJSON("The filter must be a JSON object")
+	}
+	var f filter
 	if err := json.Unmarshal(raw, &f); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return nil, matrix.BadJSON("%q of the filter has the wrong type", wrong.Field).Because(err)
+			return matrix.BadJSON("%q of the filter has the wrong type", wrong.Field).Because(err)
 		}
-		return nil, matrix.NotJSON("The filter is not JSON").Because(err)
+		return matrix.NotJSON("The filter is not JSON").Because(err)
 	}
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); trimmed[0] != '{' {
-		return nil, matrix.BadJSON("The filter must be a JSON object")
-	}
-	return &f, f.check()
+	return f.check()
 }
 
-func (f *Filter) check() error {
+func (f *filter) check() error {
 	switch f.EventFormat {
 	case "", "client", "federation":
 	default:
 		return matrix.BadJSON(`"event_format" must be "client" or "federation"`)
 	}
 	r := &f.Room
-	for _, e := range []*EventFilter{
-		&f.Presence, &f.AccountData, &r.Ephemeral.EventFilter, &r.State.EventFilter,
-		&r.Timeline.EventFilter, &r.AccountData.EventFilter,
+	for _, e := range []*eventFilter{
+		&f.Presence, &f.AccountData, &r.Ephemeral.eventFilter, &r.State.eventFilter, &r.Timeline.eventFilter, &r.AccountData.eventFilter,
 	} {
-		if e.Limit != nil && *e.Limit < 0 {
-			return matrix.BadJSON(`"limit" must not be negative`)
-		}
-		if err := sigils('@', "a user id", e.Senders, e.NotSenders); err != nil {
+		if err := e.check(); err != nil {
 			return err
 		}
 	}
-	return sigils('!', "a room id", r.Rooms, r.NotRooms,
-		r.Ephemeral.Rooms, r.Ephemeral.NotRooms, r.State.Rooms, r.State.NotRooms,
-		r.Timeline.Rooms, r.Timeline.NotRooms, r.AccountData.Rooms, r.AccountData.NotRooms)
+	for _, c := range []*roomChoice{
+		&r.roomChoice, &r.Ephemeral.roomChoice, &r.State.roomChoice, &r.Timeline.roomChoice, &r.AccountData.roomChoice,
+	} {
+		if err := sigils('!', "a room id", c.Rooms, c.NotRooms); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *eventFilter) check() error {
+	if e.Limit != nil && *e.Limit < 0 {
+		return matrix.BadJSON(`"limit" must not be negative`)
+	}
+	return sigils('@', "a user id", e.Senders, e.NotSenders)
 }
 
 // sigils tells whether all ids begin as their kind does. What follows need not
@@ -112,24 +116,19 @@ func sigils[T ~string](sigil byte, kind string, lists ...[]T) error {
 	return nil
 }
 
-type filterKey struct {
-	user matrix.UserID
-	id   string
-}
-
 // AddFilter stores a filter and returns its id; the same content has the same
 // id.
 // spec: client-server#post_matrixclientv3useruseridfilter
 func (d *Data) AddFilter(ctx context.Context, user matrix.UserID, raw json.RawMessage) (string, error) {
-	if _, err := ParseFilter(raw); err != nil {
-		return "", err
-	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, raw); err != nil {
 		return "", matrix.NotJSON("The filter is not JSON").Because(err)
 	}
 	if compact.Len() > MaxFilterBytes {
 		return "", matrix.TooLarge("A filter has at most %d bytes", MaxFilterBytes)
+	}
+	if err := checkFilter(compact.Bytes()); err != nil {
+		return "", err
 	}
 	sum := sha256.Sum256(compact.Bytes())
 	id := hex.EncodeToString(sum[:16])
@@ -150,24 +149,4 @@ func (d *Data) RawFilter(ctx context.Context, user matrix.UserID, id string) (js
 		err = matrix.NotFound("There is no such filter; create it again")
 	}
 	return raw, err
-}
-
-// Filter returns a stored filter, read for use. It is shared: do not change it.
-func (d *Data) Filter(ctx context.Context, user matrix.UserID, id string) (*Filter, error) {
-	key := filterKey{user, id}
-	if f, ok := d.filters.get(key); ok {
-		return f, nil
-	}
-	raw, err := d.RawFilter(ctx, user, id)
-	if err != nil {
-		return nil, err
-	}
-	f, err := ParseFilter(raw)
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) <= maxCachedFilterBytes {
-		d.filters.put(key, f, d.filters.now())
-	}
-	return f, nil
 }

@@ -28,17 +28,7 @@ func (d *Data) Ignored(ctx context.Context, user matrix.UserID) (Users, error) {
 // is absent. The sets are shared: do not change them.
 func (d *Data) IgnoredBy(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]Users, error) {
 	found := make(map[matrix.UserID]Users)
-	age := d.ignored.now()
-	var missing []matrix.UserID
-	for _, u := range users {
-		set, ok := d.ignored.get(u)
-		switch {
-		case !ok:
-			missing = append(missing, u)
-		case set != nil:
-			found[u] = set
-		}
-	}
+	missing, age := d.ignored.get(users, found)
 	if len(missing) == 0 {
 		return found, nil
 	}
@@ -56,9 +46,7 @@ func (d *Data) IgnoredBy(ctx context.Context, users []matrix.UserID) (map[matrix
 	if err != nil {
 		return nil, err
 	}
-	for _, u := range missing {
-		d.ignored.put(u, found[u], age)
-	}
+	d.ignored.put(missing, found, age)
 	return found, nil
 }
 
