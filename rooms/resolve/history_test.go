@@ -57,6 +57,14 @@ func history(w *world, choose chooser, steps int, met func(branches []branch)) {
 		}
 	}
 	met(heads)
+	// States that never met in the graph make conflicts that forks seldom do.
+	for range 4 {
+		var some []branch
+		for range 2 + choose(2, "states") {
+			some = append(some, past[choose(len(past), "state of")])
+		}
+		met(some)
+	}
 }
 
 func membership(m string) map[string]any { return map[string]any{"membership": m} }

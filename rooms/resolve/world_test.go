@@ -262,7 +262,9 @@ func (w *world) describe(got, want spec.State) string {
 	var text string
 	keys := maps.Clone(got)
 	maps.Copy(keys, want)
-	for _, key := range slices.SortedFunc(maps.Keys(keys), func(a, b auth.Key) int { return slices.Compare([]string{a.Type, a.StateKey}, []string{b.Type, b.StateKey}) }) {
+	for _, key := range slices.SortedFunc(maps.Keys(keys), func(a, b auth.Key) int {
+		return slices.Compare([]string{a.Type, a.StateKey}, []string{b.Type, b.StateKey})
+	}) {
 		if got[key] != want[key] {
 			text += fmt.Sprintf("\n  %s %q: event %d, want %d", key.Type, key.StateKey, w.nids[got[key]], w.nids[want[key]])
 		}

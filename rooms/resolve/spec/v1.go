@@ -23,10 +23,11 @@ func (r *Room) resolveV1(states []State) State {
 			candidates[key][id] = true
 		}
 	}
+	agreed, _ := split(states)
 	resolved := State{}
 	conflicts := map[auth.Key][]matrix.EventID{}
 	for key, set := range candidates {
-		if len(set) > 1 {
+		if agreed[key] == "" {
 			set = minus(set, r.Rejected)
 		}
 		list := r.byDepth(set)
