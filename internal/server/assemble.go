@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"net/netip"
 
 	"github.com/teahouse-chat/teahouse/accounts"
 	"github.com/teahouse-chat/teahouse/accounts/data"
@@ -93,7 +92,7 @@ func (s *Server) edgeOptions() httpx.Options {
 		Health: func(ctx context.Context) error { return checkName(ctx, s.db, s.cfg.ServerName) },
 	}
 	for _, n := range s.cfg.TrustedProxies {
-		o.TrustedProxies = append(o.TrustedProxies, netip.Prefix(n))
+		o.TrustedProxies = append(o.TrustedProxies, n.Prefix)
 	}
 	if s.cfg.RateLimits.Enabled {
 		o.Limits = httpx.NewLimiter(rates(s.cfg.RateLimits), s.deps.Now)
