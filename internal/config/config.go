@@ -131,6 +131,7 @@ type RateLimits struct {
 	Profile      Rate `yaml:"profile"`
 	ProfileRead  Rate `yaml:"profile_read"`
 	OpenID       Rate `yaml:"openid"`
+	Report       Rate `yaml:"report"`
 }
 
 // Presence says whether users see who is online.
@@ -200,7 +201,7 @@ func defaultRates() RateLimits {
 		Enabled:      true,
 		Login:        Rate{0.5, 20},
 		FailedLogin:  Rate{0.1, 10},
-		Registration: Rate{0.2, 10},
+		Registration: Rate{0.2, 20},
 		Send:         Rate{10, 100},
 		Join:         Rate{1, 30},
 		Invite:       Rate{1, 30},
@@ -210,6 +211,7 @@ func defaultRates() RateLimits {
 		Profile:      Rate{1, 20},
 		ProfileRead:  Rate{20, 200},
 		OpenID:       Rate{0.5, 10},
+		Report:       Rate{0.2, 10},
 	}
 }
 
@@ -222,7 +224,7 @@ func (r *RateLimits) Classes() map[string]Rate {
 	return map[string]Rate{
 		"login": r.Login, "failed_login": r.FailedLogin, "registration": r.Registration, "send": r.Send, "join": r.Join,
 		"invite": r.Invite, "keys": r.Keys, "search": r.Search, "media": r.Media, "profile": r.Profile,
-		"profile_read": r.ProfileRead, "openid": r.OpenID,
+		"profile_read": r.ProfileRead, "openid": r.OpenID, "report": r.Report,
 	}
 }
 
