@@ -19,7 +19,7 @@ type syncRequest struct {
 	initial    bool
 	full       bool   // full_state
 	stateAfter string // name of the member, "" for the state at the start of the timeline
-	filter     *filter
+	filter     *options
 	window     window
 }
 

@@ -12,19 +12,19 @@ import (
 // ephemeral renders what a room has of receipts and typing.
 func (a *answer) ephemeral(rd *roomDelta, g *gathered) []json.RawMessage {
 	f := &a.q.filter.Room.Ephemeral
-	if !f.takesRoom(rd.RoomID) {
+	if !f.TakesRoom(rd.RoomID) {
 		return nil
 	}
 	var events []json.RawMessage
 	if list := g.receipts[rd.Room]; len(list) > 0 {
-		list = slices.DeleteFunc(slices.Clone(list), func(r Receipt) bool { return !f.takes("m.receipt", r.User) })
+		list = slices.DeleteFunc(slices.Clone(list), func(r Receipt) bool { return !f.Takes("m.receipt", r.User, nil) })
 		events = append(events, renderReceipts(list)...)
 	}
 	above := a.d.from.ephemeral
 	if rd.fresh() {
 		above = 0
 	}
-	if rd.marks.typing <= above || !f.takesType("m.typing") {
+	if rd.marks.typing <= above || !takesType(f, "m.typing") {
 		return events
 	}
 	users, changed := a.s.typing.in(rd.Room, above)
@@ -32,7 +32,7 @@ func (a *answer) ephemeral(rd *roomDelta, g *gathered) []json.RawMessage {
 		return events
 	}
 	users = slices.DeleteFunc(users, func(u matrix.UserID) bool {
-		return !rd.room.IsLocalMember(u) || !f.takes("m.typing", u)
+		return !rd.room.IsLocalMember(u) || !f.Takes("m.typing", u, nil)
 	})
 	b := append([]byte(nil), `{"type":"m.typing","content":{"user_ids":`...)
 	b = appendTexts(b, users)

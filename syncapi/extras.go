@@ -29,11 +29,11 @@ func (s *Service) accountData(ctx context.Context, q *syncRequest, d *delta) (ma
 	for _, e := range list {
 		f := &q.filter.AccountData
 		if e.Room != "" {
-			if f = &q.filter.Room.AccountData.eventFilter; !q.filter.Room.AccountData.takesRoom(e.Room) {
+			if f = &q.filter.Room.AccountData; !f.TakesRoom(e.Room) {
 				continue
 			}
 		}
-		if e.Position <= d.upTo.position && f.takes(e.Type, d.user) {
+		if e.Position <= d.upTo.position && f.Takes(e.Type, d.user, e.Content) {
 			data[e.Room] = append(data[e.Room], typedEvent(e.Type, e.Content))
 		}
 	}
@@ -43,7 +43,7 @@ func (s *Service) accountData(ctx context.Context, q *syncRequest, d *delta) (ma
 // presenceFor returns the presence events of those who share a room with the
 // user, as far as they changed, or as the room they are in is new to the client.
 func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]json.RawMessage, error) {
-	if !s.Presence || q.filter.Presence.Types != nil && !q.filter.Presence.takesType("m.presence") {
+	if !s.Presence || !takesType(&q.filter.Presence, "m.presence") {
 		return nil, nil
 	}
 	var list []seen
@@ -74,7 +74,7 @@ func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]
 	}
 	var events []json.RawMessage
 	for _, p := range list {
-		if q.filter.Presence.takes("m.presence", p.user) {
+		if q.filter.Presence.Takes("m.presence", p.user, nil) {
 			events = append(events, p.event())
 		}
 	}

@@ -128,7 +128,7 @@ func (a *answer) leftRoom(rd *roomDelta) error {
 // knock has come to an end: they have not seen the room.
 func (a *answer) neverJoined(rd *roomDelta, member *rooms.Stored) error {
 	t := stretch{start: rd.Position - 1}
-	if w := &a.q.window; w.filter.takesRoom(rd.RoomID) && w.filter.takesEvent(member.Event) {
+	if w := &a.q.window; w.filter.TakesRoom(rd.RoomID) && takesEvent(w.filter, member) {
 		t.events = []*rooms.Stored{member}
 	}
 	a.appendState(nil)

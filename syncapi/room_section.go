@@ -34,7 +34,7 @@ func (s *Service) gather(ctx context.Context, q *syncRequest, d *delta, list []r
 		}
 	}
 	var err error
-	if q.filter.Room.Ephemeral.takesType("m.receipt") {
+	if takesType(&q.filter.Room.Ephemeral, "m.receipt") {
 		if g.receipts, err = s.receipts.since(ctx, d.user, known, d.from.position, d.upTo.position); err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func memberEvents(events []*rooms.Stored) bool {
 // timeline picks the room's events up to a position.
 func (a *answer) timeline(rd *roomDelta, upTo int64) (stretch, error) {
 	w := a.q.window
-	if !w.filter.takesRoom(rd.RoomID) {
+	if !w.filter.TakesRoom(rd.RoomID) {
 		return stretch{start: upTo}, nil
 	}
 	return a.s.stretch(a.ctx, a.d.user, rd, upTo, &w)
@@ -136,7 +136,7 @@ func (a *answer) timeline(rd *roomDelta, upTo int64) (stretch, error) {
 func (a *answer) state(rd *roomDelta, known, upTo int64, t *stretch, needed map[matrix.UserID]struct{}) (int, error) {
 	f := &a.q.filter.Room.State
 	var events []*rooms.Stored
-	if f.takesRoom(rd.RoomID) {
+	if f.TakesRoom(rd.RoomID) {
 		v := &stateView{
 			after: a.q.stateAfter != "", lazy: f.LazyMembers, all: f.RedundantMembers, filter: f,
 			device: a.q.device, since: a.q.since.Position, extra: needed,

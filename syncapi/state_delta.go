@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/teahouse-chat/teahouse/internal/filter"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
@@ -40,7 +41,7 @@ type stateView struct {
 	after  bool // up to the end of the timeline, else up to its start
 	lazy   bool // members only as far as they are needed
 	all    bool // redundant members, too
-	filter *roomEventFilter
+	filter *filter.Events
 	device deviceKey
 	since  int64                      // the client has the answers up to here
 	extra  map[matrix.UserID]struct{} // further users whose member events are needed
@@ -85,7 +86,7 @@ func (s *Service) stateDelta(ctx context.Context, rd *roomDelta, known, upTo int
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(events, func(ev *rooms.Stored) bool { return !v.filter.takesEvent(ev.Event) }), nil
+	return slices.DeleteFunc(events, func(ev *rooms.Stored) bool { return !takesEvent(v.filter, ev) }), nil
 }
 
 // split lists a state's events, members apart.

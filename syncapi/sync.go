@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/teahouse-chat/teahouse/internal/filter"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/syncapi/token"
@@ -109,7 +110,7 @@ func (s *Service) request(ctx context.Context, c *httpx.Caller, v *syncQuery) (*
 }
 
 // windowOf is how much of each timeline a filter asks for.
-func (s *Service) windowOf(ctx context.Context, user matrix.UserID, f *roomEventFilter) (window, error) {
+func (s *Service) windowOf(ctx context.Context, user matrix.UserID, f *filter.Events) (window, error) {
 	w := window{limit: defaultTimeline, filter: f}
 	if f.Limit != nil {
 		w.limit = *f.Limit

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/teahouse-chat/teahouse/internal/filter"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/state"
@@ -12,7 +13,7 @@ import (
 // window is how much of each room's timeline is shown.
 type window struct {
 	limit   int
-	filter  *roomEventFilter
+	filter  *filter.Events
 	ignored map[matrix.UserID]struct{}
 }
 
@@ -112,7 +113,7 @@ func (s *Service) pick(ctx context.Context, user matrix.UserID, rd *roomDelta, w
 	picked := make([]*rooms.Stored, 0, len(events))
 	mustLook := false
 	for _, ev := range events {
-		if !w.filter.takesEvent(ev.Event) {
+		if !takesEvent(w.filter, ev) {
 			continue
 		}
 		if _, ignored := w.ignored[ev.Sender]; ignored && !ev.IsState() {
@@ -128,7 +129,7 @@ func (s *Service) pick(ctx context.Context, user matrix.UserID, rd *roomDelta, w
 		}
 		picked = withOwn(visible, picked, rd.Event)
 	}
-	return w.filter.pickRelated(ctx, s.Rooms, picked)
+	return pickRelated(ctx, s.Rooms, w.filter, picked)
 }
 
 // sees tells, without asking anything, that an event is visible: it was sent on
