@@ -171,6 +171,10 @@ func TestWhatIsNotHere(t *testing.T) {
 		{"", "POST", "r0/account/3pid/msisdn/requestToken", `{"client_secret":"s","send_attempt":1,"country":"GB","phone_number":"1"}`, 400, `M_THREEPID_MEDIUM_NOT_SUPPORTED`},
 		{"", "POST", "v3/account/3pid/msisdn/requestToken", `{"client_secret":"s","send_attempt":1,"country":"GB"}`, 400, `M_MISSING_PARAM`},
 		{"", "POST", "v3/account/3pid/msisdn/requestToken", ``, 400, `M_NOT_JSON`},
+		{"", "POST", "v3/account/password/email/requestToken", `{"client_secret":"s","send_attempt":1,"email":"a@b"}`, 400, `M_THREEPID_NOT_FOUND`},
+		{"", "POST", "v3/account/password/msisdn/requestToken", `{"client_secret":"s","send_attempt":1,"country":"GB","phone_number":"1"}`, 400, `M_THREEPID_NOT_FOUND`},
+		{"", "POST", "v3/register/email/requestToken", `{"client_secret":"s","send_attempt":1,"email":"a@b"}`, 403, `M_THREEPID_DENIED`},
+		{"", "POST", "v3/register/msisdn/requestToken", `{"client_secret":"s","send_attempt":1,"country":"GB","phone_number":"1"}`, 403, `M_THREEPID_DENIED`},
 	} {
 		code, body := ask(h, c.token, c.method, "/_matrix/client/"+c.path, c.body)
 		if code != c.code || !strings.Contains(body, c.has) {

@@ -12,18 +12,40 @@ import (
 // nor identity servers: nobody has a third-party identifier, and none can be
 // added. A well-formed request is refused by what the specification has for it.
 func threepidRoutes() []httpx.Route {
-	const account = "/_matrix/client/v3/account/3pid"
-	return []httpx.Route{
+	const (
+		v3      = "/_matrix/client/v3/"
+		account = v3 + "account/3pid"
+	)
+	routes := []httpx.Route{
 		httpx.JSON(http.MethodGet, account, getThreepids),
 		httpx.JSON(http.MethodPost, account, addThreepidOld),
 		httpx.JSON(http.MethodPost, account+"/add", addThreepid),
 		httpx.JSON(http.MethodPost, account+"/bind", bindThreepid),
 		httpx.JSON(http.MethodPost, account+"/delete", removeThreepid),
 		httpx.JSON(http.MethodPost, account+"/unbind", removeThreepid),
-		httpx.JSON(http.MethodPost, account+"/email/requestToken", requestEmail, httpx.NoAuth),
-		httpx.JSON(http.MethodPost, account+"/msisdn/requestToken", requestPhone, httpx.NoAuth),
 	}
+	for path, refusal := range map[string]*matrix.Error{
+		account:                 errNoMedium,
+		v3 + "account/password": errNoAccount,
+		v3 + "register":         errDenied,
+	} {
+		routes = append(routes,
+			httpx.JSON(http.MethodPost, path+"/email/requestToken", refuseEmail(refusal), httpx.NoAuth),
+			httpx.JSON(http.MethodPost, path+"/msisdn/requestToken", refusePhone(refusal), httpx.NoAuth))
+	}
+	return routes
 }
+
+// What is said to who wants to add an address, to reset a password with one, or
+// to register with one: each endpoint has its own word for "not with us".
+var (
+	errNoMedium = matrix.NewError(http.StatusBadRequest, matrix.CodeThreepidMediumUnsupp,
+		"This server sends neither email nor text messages")
+	errNoAccount = matrix.NewError(http.StatusBadRequest, matrix.CodeThreepidNotFound,
+		"No account has this address; ask an administrator for a new password")
+	errDenied = matrix.NewError(http.StatusForbidden, matrix.CodeThreepidDenied,
+		"This server keeps no email addresses or telephone numbers")
+)
 
 type threepidsAnswer struct {
 	Threepids []struct{} `json:"threepids"`
@@ -108,9 +130,6 @@ func bindThreepid(_ context.Context, _ *httpx.Caller, q *bindRequest) (*struct{}
 	return nil, errDenied
 }
 
-var errDenied = matrix.NewError(http.StatusForbidden, matrix.CodeThreepidDenied,
-	"This server keeps no email addresses or telephone numbers")
-
 type removeRequest struct {
 	Medium  *string `json:"medium"`
 	Address *string `json:"address"`
@@ -151,14 +170,16 @@ type emailRequest struct {
 }
 
 // spec: client-server#post_matrixclientv3account3pidemailrequesttoken
-func requestEmail(_ context.Context, _ *httpx.Caller, q *emailRequest) (*struct{}, error) {
-	if err := q.attempt.check(); err != nil {
-		return nil, err
+func refuseEmail(refusal error) func(context.Context, *httpx.Caller, *emailRequest) (*struct{}, error) {
+	return func(_ context.Context, _ *httpx.Caller, q *emailRequest) (*struct{}, error) {
+		if err := q.attempt.check(); err != nil {
+			return nil, err
+		}
+		if q.Email == nil {
+			return nil, matrix.MissingParam(`"email" is missing`)
+		}
+		return nil, refusal
 	}
-	if q.Email == nil {
-		return nil, matrix.MissingParam(`"email" is missing`)
-	}
-	return nil, matrix.NewError(http.StatusBadRequest, matrix.CodeThreepidMediumUnsupp, "This server sends no email")
 }
 
 type phoneRequest struct {
@@ -168,12 +189,14 @@ type phoneRequest struct {
 }
 
 // spec: client-server#post_matrixclientv3account3pidmsisdnrequesttoken
-func requestPhone(_ context.Context, _ *httpx.Caller, q *phoneRequest) (*struct{}, error) {
-	if err := q.attempt.check(); err != nil {
-		return nil, err
+func refusePhone(refusal error) func(context.Context, *httpx.Caller, *phoneRequest) (*struct{}, error) {
+	return func(_ context.Context, _ *httpx.Caller, q *phoneRequest) (*struct{}, error) {
+		if err := q.attempt.check(); err != nil {
+			return nil, err
+		}
+		if err := needed("country", q.Country, "phone_number", q.Phone); err != nil {
+			return nil, err
+		}
+		return nil, refusal
 	}
-	if err := needed("country", q.Country, "phone_number", q.Phone); err != nil {
-		return nil, err
-	}
-	return nil, matrix.NewError(http.StatusBadRequest, matrix.CodeThreepidMediumUnsupp, "This server sends no text messages")
 }

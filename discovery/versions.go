@@ -17,6 +17,7 @@ var specVersions = []string{
 // unstableFeatures lists what is served beside, or under older names than, the
 // specification. A feature is added here when it works.
 var unstableFeatures = map[string]bool{
+	"org.matrix.msc4222":      true, // use_state_after of /sync
 	"uk.tcpip.msc4133":        true, // keyed profile fields, at the unstable path
 	"uk.tcpip.msc4133.stable": true, // and at the stable one
 }
