@@ -21,6 +21,10 @@ type Format struct {
 	OmitRoomID bool // as /sync has them
 	Bundle     bool // with aggregations of the events that relate to them
 	PDU        bool // as they are between servers: event_format "federation"
+	// State renders events as entries of a state: without what was before them
+	// and without the viewer's membership then, which tell of other times than
+	// the state and cost a look into each event's own past.
+	State bool
 }
 
 // Render gives events the form that clients get, with unsigned data for the
@@ -60,10 +64,11 @@ func (e *Engine) renderer(ctx context.Context, r *Room, v Viewer, events []*Stor
 	rd := &renderer{viewer: v, format: f, now: e.Now().UnixMilli()}
 	var nids []state.EventNID
 	for _, st := range events {
-		for _, n := range []state.EventNID{st.Replaces, st.RedactedBy} {
-			if n != 0 {
-				nids = append(nids, n)
-			}
+		if st.Replaces != 0 && !f.State {
+			nids = append(nids, st.Replaces)
+		}
+		if st.RedactedBy != 0 {
+			nids = append(nids, st.RedactedBy)
 		}
 	}
 	others, err := e.Events(ctx, nids)
@@ -73,6 +78,9 @@ func (e *Engine) renderer(ctx context.Context, r *Room, v Viewer, events []*Stor
 	rd.others = make(map[state.EventNID]*Stored, len(others))
 	for _, st := range others {
 		rd.others[st.NID] = st
+	}
+	if f.State {
+		return rd, nil
 	}
 	if rd.at, err = e.visibilities(ctx, r, v.User); err != nil {
 		return nil, err
@@ -84,16 +92,18 @@ func (e *Engine) renderer(ctx context.Context, r *Room, v Viewer, events []*Stor
 }
 
 func (rd *renderer) render(ctx context.Context, st *Stored) ([]byte, error) {
-	membership, err := rd.at.membershipAt(ctx, st)
-	if err != nil {
-		return nil, err
-	}
 	u := make([]byte, 0, 256)
 	u = append(u, `{"age":`...)
 	u = strconv.AppendInt(u, max(rd.now-st.OriginServerTS, 0), 10)
-	u = append(u, `,"membership":"`...)
-	u = append(u, membership...)
-	u = append(u, '"')
+	if rd.at != nil {
+		membership, err := rd.at.membershipAt(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		u = append(u, `,"membership":"`...)
+		u = append(u, membership...)
+		u = append(u, '"')
+	}
 	if old := rd.others[st.Replaces]; old != nil {
 		u = append(u, `,"prev_content":`...)
 		u = append(u, old.Content...)

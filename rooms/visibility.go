@@ -62,7 +62,7 @@ func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*v
 	switch m.Membership {
 	case matrix.MembershipJoin:
 		v.left = maxPosition
-	case matrix.MembershipLeave, matrix.MembershipBan:
+	case matrix.MembershipLeave, matrix.MembershipBan, matrix.MembershipInvite, matrix.MembershipKnock:
 		left, err := e.leftAt(ctx, m)
 		if err != nil {
 			return nil, err
@@ -72,8 +72,7 @@ func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*v
 	return v, nil
 }
 
-// leftAt is the position at which the user of a leave or ban ceased to be
-// joined; minPosition if they never were, as far as the chain of member events
+// leftAt is the position at which a user who is not joined ceased to be so; minPosition if they never were, as far as the chain of member events
 // that replaced each other tells.
 func (e *Engine) leftAt(ctx context.Context, m Membership) (int64, error) {
 	nid, position := m.Event, m.Position

@@ -1,0 +1,52 @@
+package history
+
+import (
+	"context"
+
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+)
+
+// Ignores tells whom a user does not want to hear.
+type Ignores interface {
+	// Ignores returns whom the user ignores. The map is shared and not changed.
+	Ignores(ctx context.Context, user matrix.UserID) (map[matrix.UserID]struct{}, error)
+}
+
+// Deps are what the routes are made of.
+type Deps struct {
+	Engine  *rooms.Engine
+	Ignores Ignores // nil: nobody ignores anybody
+}
+
+// API serves the routes.
+type API struct{ Deps }
+
+// New makes the routes.
+func New(d Deps) *API { return &API{d} }
+
+// Routes lists the client routes. Guests may read what the specification opens
+// to them.
+// spec: client-server#guest-access
+func (a *API) Routes() []httpx.Route {
+	const room, room1 = "/_matrix/client/v3/rooms/{roomId}/", "/_matrix/client/v1/rooms/{roomId}/"
+	const relations = room1 + "relations/{eventId}"
+	guests := httpx.GuestsAllowed
+	return []httpx.Route{
+		httpx.JSON("GET", room+"event/{eventId}", a.event, guests),
+		httpx.JSON("GET", room+"context/{eventId}", a.context, guests),
+		httpx.JSON("GET", room+"messages", a.messages, guests),
+		httpx.JSON("GET", room+"state", a.state, guests, httpx.TrailingSlash),
+		httpx.JSON("GET", room+"state/{eventType}", a.plainState, guests, httpx.TrailingSlash),
+		httpx.JSON("GET", room+"state/{eventType}/{stateKey}", a.keyedState, guests),
+		httpx.JSON("GET", room+"members", a.members, guests),
+		httpx.JSON("GET", room+"joined_members", a.joinedMembers),
+		httpx.JSON("GET", "/_matrix/client/v3/joined_rooms", a.joinedRooms),
+		httpx.JSON("GET", relations, a.relations, httpx.Versions("unstable")),
+		httpx.JSON("GET", relations+"/{relType}", a.typedRelations, httpx.Versions("unstable")),
+		httpx.JSON("GET", relations+"/{relType}/{eventType}", a.fullRelations, httpx.Versions("unstable")),
+		httpx.JSON("GET", room1+"threads", a.threads),
+		httpx.JSON("GET", room1+"timestamp_to_event", a.timestampToEvent),
+	}
+}

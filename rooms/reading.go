@@ -1,0 +1,161 @@
+package rooms
+
+import (
+	"context"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/auth"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// Access is what a user may read of a room; of which events, Visible tells one
+// by one.
+type Access struct {
+	Joined bool
+	World  bool  // anyone may read what is sent now
+	Until  int64 // the position behind which the user sees nothing; maxPosition for none
+}
+
+// Access tells what a user may read of a room: all that goes on in it as a
+// member or where anyone may, what there was until they left as a former member.
+// 403 M_FORBIDDEN if that is nothing: to invited users, too.
+// spec: client-server#room-history-visibility
+func (e *Engine) Access(ctx context.Context, r *Room, u matrix.UserID) (Access, error) {
+	m, err := e.Membership(ctx, r, u)
+	if err != nil {
+		return Access{}, err
+	}
+	if m.Membership == matrix.MembershipJoin {
+		return Access{Joined: true, Until: maxPosition}, nil
+	}
+	st, err := e.StateEvent(ctx, r.View().State, matrix.TypeHistoryVisibility, "")
+	if err != nil {
+		return Access{}, err
+	}
+	if historyVisibility(st) == matrix.VisibilityWorldReadable {
+		return Access{World: true, Until: maxPosition}, nil
+	}
+	if m.Membership != "" && !m.Forgotten {
+		left, err := e.leftAt(ctx, m)
+		if err != nil {
+			return Access{}, err
+		}
+		if left != minPosition {
+			return Access{Until: left}, nil
+		}
+	}
+	return Access{}, matrix.Forbidden("You are not a member of the room and its history is not open to everyone")
+}
+
+// StateOf returns a few events of a state, in the order of the keys; nil where
+// the state has none.
+func (e *Engine) StateOf(ctx context.Context, m *state.Map, keys ...auth.Key) ([]*Stored, error) {
+	numbers, err := e.Keys(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	nids := make([]state.EventNID, len(keys))
+	for i, k := range numbers {
+		nids[i], _ = m.Get(k)
+	}
+	return e.eventsOrNil(ctx, nids)
+}
+
+// MembersAt returns the member events of a few users in a stored state, without
+// building it; users who have none are left out.
+func (e *Engine) MembersAt(ctx context.Context, n SnapshotNID, users []matrix.UserID) ([]*Stored, error) {
+	keys, err := e.memberKeys(ctx, users)
+	if err != nil {
+		return nil, err
+	}
+	nids, err := e.lookup(ctx, n, keys)
+	if err != nil {
+		return nil, err
+	}
+	found := nids[:0]
+	for _, nid := range nids {
+		if nid != 0 {
+			found = append(found, nid)
+		}
+	}
+	return e.Events(ctx, found)
+}
+
+// eventsOrNil is Events for numbers of which some are 0.
+func (e *Engine) eventsOrNil(ctx context.Context, nids []state.EventNID) ([]*Stored, error) {
+	var there []state.EventNID
+	for _, n := range nids {
+		if n != 0 {
+			there = append(there, n)
+		}
+	}
+	read, err := e.Events(ctx, there)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]*Stored, len(nids))
+	for i, n := range nids {
+		if n != 0 {
+			events[i], read = read[0], read[1:]
+		}
+	}
+	return events, nil
+}
+
+// EventsByID returns those of a room's events that have these ids and may be
+// served, in the order of the ids.
+func (e *Engine) EventsByID(ctx context.Context, r *Room, ids []matrix.EventID) ([]*Stored, error) {
+	read, err := e.eventsByID(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	byID := make(map[matrix.EventID]*Stored, len(read))
+	for _, st := range read {
+		byID[st.ID] = st
+	}
+	events := make([]*Stored, 0, len(ids))
+	for _, id := range ids {
+		if st := byID[id]; st != nil && st.Room == r.NID && st.Served() {
+			events = append(events, st)
+		}
+	}
+	return events, nil
+}
+
+var memberKeysByName = db.SQL(`SELECT key_nid, state_key FROM state_keys WHERE state_key IN {texts $1} AND type = 'm.room.member'`)
+
+// memberKeys numbers the member keys of users who have one, in the order of the
+// users; those that are not in memory are read in one go.
+func (e *Engine) memberKeys(ctx context.Context, users []matrix.UserID) ([]state.KeyNID, error) {
+	known := make(map[matrix.UserID]state.KeyNID, len(users))
+	var missing []string
+	for _, u := range users {
+		if n, ok := e.keys.known(auth.Key{Type: matrix.TypeMember, StateKey: string(u)}); ok {
+			known[u] = n
+		} else {
+			missing = append(missing, string(u))
+		}
+	}
+	if len(missing) > 0 {
+		err := db.Each(ctx, e.DB, memberKeysByName, func(s db.Scanner) error {
+			var n state.KeyNID
+			var u matrix.UserID
+			if err := s.Scan(&n, &u); err != nil {
+				return err
+			}
+			known[u] = n
+			return nil
+		}, missing)
+		if err != nil {
+			return nil, err
+		}
+	}
+	keys := make([]state.KeyNID, 0, len(users))
+	for _, u := range users {
+		if n, ok := known[u]; ok {
+			keys = append(keys, n)
+		}
+	}
+	return keys, nil
+}
