@@ -42,7 +42,8 @@ type Builder struct {
 	layers        []state.Layer
 	newKeys       []auth.Key
 	redacted      map[state.EventNID]*Stored
-	memberChanges []*Stored
+	memberChanges []memberChange
+	known         map[state.EventNID]bool // events that are stored already, and get a place now
 }
 
 // fetched is what Update has read from the database for a builder.
@@ -148,7 +149,7 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev, authState, err := b.build(p)
+	ev, authState, authEvents, err := b.build(p)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +166,9 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	st := &Stored{
 		Event: ev, NID: state.EventNID(b.e.eventSeq.Next()), Room: b.room.NID, Relation: relationOf(ev),
 	}
+	if ev.IsState() {
+		st.Auth = authEvents
+	}
 	if err := b.count(st); err != nil {
 		return nil, err
 	}
@@ -178,8 +182,9 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	return st, nil
 }
 
-// build makes the signed event and the view of the state that authorises it.
-func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
+// build makes the signed event, the view of the state that authorises it, and the
+// numbers of its auth events.
+func (b *Builder) build(p Proto) (ev *event.Event, st auth.State, nids []state.EventNID, err error) {
 	v := b.room.Version
 	stateOf := make(authState, 0, 8)
 	d := event.Draft{
@@ -195,19 +200,20 @@ func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
 	for _, k := range auth.Needed(v, p.Type, p.StateKey, p.Sender, p.Content) {
 		st, err := b.State(k.Type, k.StateKey)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if st == nil {
 			continue
 		}
 		stateOf = append(stateOf, st.Event)
 		d.AuthEvents = append(d.AuthEvents, st.Ref())
+		nids = append(nids, st.NID)
 	}
 	if v.RoomIDHash && p.Type != matrix.TypeCreate {
 		// The create event is implied by the room id, but the rules look at it.
 		create, err := b.State(matrix.TypeCreate, "")
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		if create != nil {
 			stateOf = append(stateOf, create.Event)
@@ -218,12 +224,12 @@ func (b *Builder) build(p Proto) (*event.Event, auth.State, error) {
 		d.Depth = max(d.Depth, x.depth)
 	}
 	d.Depth = min(d.Depth+1, 1<<53-1)
-	ev, err := event.Build(v, d, b.e.ServerName, b.e.Key)
+	ev, err = event.Build(v, d, b.e.ServerName, b.e.Key)
 	var bad *event.FormatError
 	if errors.As(err, &bad) {
-		return nil, nil, formatError(bad)
+		return nil, nil, nil, formatError(bad)
 	}
-	return ev, stateOf, err
+	return ev, stateOf, nids, err
 }
 
 // advance moves the head over the event.
@@ -254,30 +260,22 @@ func (b *Builder) advance(st *Stored) error {
 	}
 	st.Snapshot = SnapshotNID(h.chain.Top())
 	st.Resolved = st.Snapshot
-	h.extremities = append(h.extremities[:0], extremity{nid: st.NID, ref: st.Ref(), depth: st.Depth})
+	h.extremities = append(h.extremities[:0], extremityOf(st))
 	h.pending.add(st)
 	return nil
 }
 
 // countMember keeps the numbers of joined and invited members.
 func (b *Builder) countMember(st *Stored) error {
-	count := func(membership string, by int) {
-		switch membership {
-		case matrix.MembershipJoin:
-			b.head.joined += by
-		case matrix.MembershipInvite:
-			b.head.invited += by
-		}
-	}
 	if st.Replaces != 0 {
 		old, err := b.stored(st.Replaces)
 		if err != nil {
 			return err
 		}
-		count(old.Membership(), -1)
+		b.head.count(old.Membership(), -1)
 	}
-	count(st.Membership(), 1)
-	b.memberChanges = append(b.memberChanges, st)
+	b.head.count(st.Membership(), 1)
+	b.memberChanges = append(b.memberChanges, memberChange{matrix.UserID(st.StateKey()), st, st})
 	return nil
 }
 
@@ -314,8 +312,15 @@ func (b *Builder) count(st *Stored) error {
 func (b *Builder) commit(txn *TxnKey) *db.Pending {
 	h := b.head
 	done := &Committed{
-		Room: b.room, Events: b.events, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
+		Room: b.room, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
 		Joined: h.joined, Invited: h.invited, redacted: b.redacted, memberChanges: b.localMemberChanges(), created: b.creating,
+	}
+	for _, st := range b.events {
+		if st.Flags == 0 {
+			done.Events = append(done.Events, st)
+		} else {
+			done.unseen = append(done.unseen, st)
+		}
 	}
 	extremities, unread := extremityNIDs(h.extremities), h.unread
 	return b.e.DB.SubmitThen(func(tx *db.Tx) error {
@@ -361,15 +366,20 @@ func (b *Builder) write(tx *db.Tx) error {
 		}
 	}
 	for _, st := range b.events {
-		st.Position = tx.Position()
-		if err := insertStored(tx, st); err != nil {
+		if st.Flags == 0 {
+			st.Position = tx.Position()
+		}
+		write := insertStored
+		if b.known[st.NID] {
+			write = placeStored
+		}
+		if err := write(tx, st); err != nil {
 			return err
 		}
-		if st.Type == matrix.TypeMember && st.IsState() {
-			u := matrix.UserID(st.StateKey())
-			if err := tx.Exec(upsertMembership, u, b.room.NID, st.Membership(), st.NID, st.Position, b.e.Local(u)); err != nil {
-				return err
-			}
+	}
+	for _, m := range b.memberChanges {
+		if err := b.writeMembership(tx, m); err != nil {
+			return err
 		}
 	}
 	for _, st := range b.redacted {
@@ -397,10 +407,15 @@ func (b *Builder) settled(err error) {
 	b.head.pending.remove(b.events)
 }
 
-func (b *Builder) localMemberChanges() []*Stored {
-	return slices.DeleteFunc(slices.Clone(b.memberChanges), func(st *Stored) bool {
-		return !b.e.Local(matrix.UserID(st.StateKey()))
-	})
+func (b *Builder) writeMembership(tx *db.Tx, m memberChange) error {
+	if m.event == nil {
+		return tx.Exec(deleteMembership, m.user, b.room.NID)
+	}
+	return tx.Exec(upsertMembership, m.user, b.room.NID, m.membership(), m.event.NID, m.by.Position, b.e.Local(m.user))
+}
+
+func (b *Builder) localMemberChanges() []memberChange {
+	return slices.DeleteFunc(slices.Clone(b.memberChanges), func(m memberChange) bool { return !b.e.Local(m.user) })
 }
 
 func extremityNIDs(xs []extremity) []byte {

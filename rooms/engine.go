@@ -206,6 +206,9 @@ func (e *Engine) published(b db.Batch) {
 			for nid, st := range c.redacted {
 				e.cache.Add(nid, st)
 			}
+			for _, st := range c.unseen {
+				e.cache.Add(st.NID, st)
+			}
 			c.Room.publish(c)
 			if c.created {
 				e.add(c.Room)

@@ -22,7 +22,7 @@ const recentLoaded = 20
 func newRoom(nid RoomNID, id matrix.RoomID, v *event.Version) *Room {
 	r := &Room{
 		NID: nid, ID: id, Version: v,
-		turn: semaphore.NewWeighted(1), members: map[matrix.UserID]struct{}{},
+		intake: semaphore.NewWeighted(1), turn: semaphore.NewWeighted(1), members: map[matrix.UserID]struct{}{},
 		head: newHead(),
 	}
 	r.view.Store(&View{})
@@ -92,7 +92,7 @@ func (e *Engine) loadHead(ctx context.Context, row roomRow) (*head, error) {
 		return nil, err
 	}
 	for _, st := range events {
-		h.extremities = append(h.extremities, extremity{nid: st.NID, ref: st.Ref(), depth: st.Depth})
+		h.extremities = append(h.extremities, extremityOf(st))
 	}
 	return h, nil
 }

@@ -22,8 +22,9 @@ type Room struct {
 	ID      matrix.RoomID
 	Version *event.Version
 
-	turn *semaphore.Weighted // first in, first out
-	head *head               // guarded by turn
+	intake *semaphore.Weighted // held by whoever brings in events of other servers, before and beside turn
+	turn   *semaphore.Weighted // first in, first out
+	head   *head               // guarded by turn
 
 	view atomic.Pointer[View]
 
@@ -45,9 +46,10 @@ type View struct {
 
 // extremity is an event that no other has as its previous event yet.
 type extremity struct {
-	nid   state.EventNID
-	ref   event.Ref
-	depth int64
+	nid      state.EventNID
+	ref      event.Ref
+	depth    int64
+	snapshot SnapshotNID // the state after it
 }
 
 // head is what the next event builds on. It runs ahead of the view by what is
@@ -62,6 +64,21 @@ type head struct {
 	threads         map[matrix.EventID]int64 // unread counts of the threads that were written to lately
 	pending         *pendingEvents
 	failed          *atomic.Bool // set when a commit of this line of heads failed
+}
+
+// extremityOf is the event as a forward extremity.
+func extremityOf(st *Stored) extremity {
+	return extremity{nid: st.NID, ref: st.Ref(), depth: st.Depth, snapshot: st.Snapshot}
+}
+
+// count keeps the numbers of joined and invited members.
+func (h *head) count(membership string, by int) {
+	switch membership {
+	case matrix.MembershipJoin:
+		h.joined += by
+	case matrix.MembershipInvite:
+		h.invited += by
+	}
 }
 
 // clone copies what a builder may change in place.
@@ -146,12 +163,11 @@ func (r *Room) publish(c *Committed) {
 		v.Recent = replaceRedacted(v.Recent, c.redacted)
 	}
 	r.mu.Lock()
-	for _, st := range c.memberChanges {
-		u := matrix.UserID(st.StateKey())
-		if st.Membership() == matrix.MembershipJoin {
-			r.members[u] = struct{}{}
+	for _, m := range c.memberChanges {
+		if m.membership() == matrix.MembershipJoin {
+			r.members[m.user] = struct{}{}
 		} else {
-			delete(r.members, u)
+			delete(r.members, m.user)
 		}
 	}
 	r.mu.Unlock()

@@ -94,6 +94,20 @@ CREATE TABLE txns (
 	PRIMARY KEY (user_id, device_id, txn_id)
 ) {without rowid};
 CREATE INDEX txns_ts ON txns (ts);
+`, `
+ALTER TABLE events ADD COLUMN auth {blob};
+CREATE TABLE backward (
+	prev      TEXT NOT NULL,
+	event_nid INTEGER NOT NULL,
+	room_nid  INTEGER NOT NULL,
+	PRIMARY KEY (prev, event_nid)
+) {without rowid};
+CREATE INDEX backward_room ON backward (room_nid);
+CREATE TABLE awaited (
+	target    TEXT NOT NULL,
+	event_nid INTEGER NOT NULL,
+	PRIMARY KEY (target, event_nid)
+) {without rowid};
 `)
 
 var (
@@ -108,8 +122,10 @@ var (
 	keyByName  = db.SQL(`SELECT key_nid FROM state_keys WHERE state_key = $1 AND type = $2`)
 	keysByNIDs = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE key_nid IN {ints $1}`)
 
-	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, $12)`)
+	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`)
+	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = $5, flags = $6, unread = $7, thread = $8
+		WHERE event_nid = $9`)
 	insertJSON = db.SQL(`INSERT INTO event_json (event_nid, json) VALUES ($1, $2)`)
 	updateJSON = db.SQL(`UPDATE event_json SET json = $1 WHERE event_nid = $2`)
 	markRedact = db.SQL(`UPDATE events SET redacted_by = $1 WHERE event_nid = $2`)
@@ -131,8 +147,9 @@ var (
 			position = excluded.position, forgotten = 0`)
 	membershipsOf = db.SQL(`SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position, m.forgotten
 		FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = $1`)
-	localMembers = db.SQL(`SELECT user_id FROM memberships WHERE room_nid = $1 AND local = 1 AND membership = 'join'`)
-	markForgot   = db.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`)
+	localMembers     = db.SQL(`SELECT user_id FROM memberships WHERE room_nid = $1 AND local = 1 AND membership = 'join'`)
+	deleteMembership = db.SQL(`DELETE FROM memberships WHERE user_id = $1 AND room_nid = $2`)
+	markForgot       = db.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`)
 
 	insertRelation = db.SQL(`INSERT INTO relations (target, event_nid, rel_type, type, sender, rel_key, position) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (target, event_nid) DO NOTHING`)
 	deleteRelation = db.SQL(`DELETE FROM relations WHERE target = $1 AND event_nid = $2`)
@@ -150,7 +167,7 @@ var (
 )
 
 const selectEvents = `SELECT e.event_nid, e.event_id, e.room_nid, e.position, e.key_nid, e.snapshot, e.resolved, e.replaces,
-		e.redacted_by, e.flags, e.unread, e.thread, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
+		e.redacted_by, e.flags, e.unread, e.thread, e.auth, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
 
 // roomRow is a row of rooms.
 type roomRow struct {
@@ -174,9 +191,9 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 	return func(s db.Scanner) (*Stored, error) {
 		st := &Stored{}
 		var id matrix.EventID
-		var json []byte
+		var auth, json []byte
 		if err := s.Scan(&st.NID, &id, &st.Room, &st.Position, &st.Key, &st.Snapshot, &st.Resolved, &st.Replaces,
-			&st.RedactedBy, &st.Flags, &st.Unread, &st.Thread, &json); err != nil {
+			&st.RedactedBy, &st.Flags, &st.Unread, &st.Thread, &auth, &json); err != nil {
 			return nil, err
 		}
 		name, err := e.roomName(ctx, st.Room)
@@ -187,7 +204,8 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 			return nil, fmt.Errorf("event %s in the database: %w", id, err)
 		}
 		st.Relation = relationOf(st.Event)
-		return st, nil
+		st.Auth, err = decodeNIDs(auth)
+		return st, err
 	}
 }
 
@@ -195,12 +213,31 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 // gave it its position.
 func insertStored(tx *db.Tx, st *Stored) error {
 	if err := tx.Exec(insertEvent, st.NID, st.ID, st.Room, st.Position, st.OriginServerTS, st.Key, st.Snapshot,
-		st.Resolved, st.Replaces, st.Flags, st.Unread, st.Thread); err != nil {
+		st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread, st.Thread, encodeNIDs(st.Auth)); err != nil {
 		return err
 	}
 	if err := tx.Exec(insertJSON, st.NID, st.JSON); err != nil {
 		return err
 	}
+	return linkStored(tx, st)
+}
+
+// placeStored gives an event that is stored already its place in the history.
+func placeStored(tx *db.Tx, st *Stored) error {
+	if err := tx.Exec(placeEvent, st.Position, st.Snapshot, st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread,
+		st.Thread, st.NID); err != nil {
+		return err
+	}
+	if st.RedactedBy != 0 {
+		if err := tx.Exec(updateJSON, st.JSON, st.NID); err != nil {
+			return err
+		}
+	}
+	return linkStored(tx, st)
+}
+
+// linkStored adds the event to what it relates to.
+func linkStored(tx *db.Tx, st *Stored) error {
 	if st.Relation.Target != "" && st.Served() {
 		if err := tx.Exec(insertRelation, st.Relation.Target, st.NID, st.Relation.Type, st.Type, st.Sender,
 			st.Relation.Key, st.Position); err != nil {
@@ -213,7 +250,7 @@ func insertStored(tx *db.Tx, st *Stored) error {
 	return nil
 }
 
-// encodeNIDs packs forward extremities for their column.
+// encodeNIDs packs a list of event numbers for its column; NULL if it is empty.
 func encodeNIDs(nids []state.EventNID) []byte {
 	var b []byte
 	for _, n := range nids {

@@ -29,6 +29,10 @@ const (
 	// Outlier events are known only as auth events or state; they have no place
 	// in the timeline.
 	Outlier
+	// Held redactions wait for the event that they redact, or may not redact it;
+	// clients do not see them before they have an effect.
+	// spec: rooms/v3#handling-redactions
+	Held
 )
 
 // Stored is an event with what the server knows of it beside its text. It is
@@ -43,6 +47,7 @@ type Stored struct {
 	Resolved SnapshotNID  // the room's state after the event was committed; differs from Snapshot after forks
 	Replaces state.EventNID
 	Flags    Flags
+	Auth     []state.EventNID // its auth events; of state events only
 
 	RedactedBy state.EventNID // the redaction that was applied to it, or 0
 	Relation   Relation
@@ -52,7 +57,7 @@ type Stored struct {
 }
 
 // Served tells whether clients and other servers may ever be shown the event.
-func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed) == 0 }
+func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed|Held) == 0 }
 
 // Relation is what an event says it relates to.
 // spec: client-server#forming-relationships-between-events
@@ -71,7 +76,8 @@ type TxnKey struct {
 }
 
 // Committed is published on the stream for every commit that a room had events
-// in: its events of one write, in order, and the room as they leave it.
+// in: the events of one write that clients may see, in order, and the room as
+// they leave it.
 type Committed struct {
 	Room            *Room
 	Events          []*Stored
@@ -80,8 +86,24 @@ type Committed struct {
 	Joined, Invited int
 
 	redacted      map[state.EventNID]*Stored // redacted forms of older events
-	memberChanges []*Stored                  // of local users
+	memberChanges []memberChange             // of local users
+	unseen        []*Stored                  // events of the write that clients do not see
 	created       bool                       // the room is new
+}
+
+// memberChange is a change of a membership in the room's state. Where branches
+// were resolved, the member event may be older than the event that brought it.
+type memberChange struct {
+	user  matrix.UserID
+	event *Stored // nil: there is none any more
+	by    *Stored
+}
+
+func (c memberChange) membership() string {
+	if c.event == nil {
+		return ""
+	}
+	return c.event.Membership()
 }
 
 // Redacted lists the older events that lost their content in the commit, in

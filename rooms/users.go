@@ -46,10 +46,15 @@ func (c *userCache) publish(done *Committed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clock++
-	for _, st := range done.memberChanges {
-		if rooms, ok := c.users.Peek(matrix.UserID(st.StateKey())); ok {
-			rooms[st.Room] = Membership{
-				Room: st.Room, RoomID: done.Room.ID, Membership: st.Membership(), Event: st.NID, Position: st.Position,
+	for _, m := range done.memberChanges {
+		rooms, ok := c.users.Peek(m.user)
+		switch {
+		case !ok:
+		case m.event == nil:
+			delete(rooms, done.Room.NID)
+		default:
+			rooms[done.Room.NID] = Membership{
+				Room: done.Room.NID, RoomID: done.Room.ID, Membership: m.membership(), Event: m.event.NID, Position: m.by.Position,
 			}
 		}
 	}
