@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
@@ -35,10 +36,9 @@ type Config struct {
 	RefreshTokenLifetime time.Duration // 90 days
 	LoginTokenLifetime   time.Duration // 2 minutes
 
-	// FailedLogins bounds wrong passwords per account: so many at once, and one
-	// more each FailedLoginEvery. Zero FailedLogins means no bound.
-	FailedLogins     int
-	FailedLoginEvery time.Duration
+	// FailedLogin bounds how often a password may be wrong, for each account.
+	// The zero Rate sets no bound.
+	FailedLogin httpx.Rate
 }
 
 // Policy is one document that new users must accept.
@@ -127,7 +127,7 @@ func New(d Deps) (*Accounts, error) {
 		rooms: d.Rooms, appservices: d.Appservices, hooks: d.Hooks,
 		cache:       newSessionCache(),
 		seen:        newLastSeen(),
-		failures:    newFailureLimit(cfg.FailedLogins, cfg.FailedLoginEvery),
+		failures:    newFailureLimit(cfg.FailedLogin),
 		nonces:      newNonces(),
 		userNIDs:    d.DB.Sequence("user_nid"),
 		sessionNIDs: d.DB.Sequence("session_nid"),
@@ -156,9 +156,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.LoginTokenLifetime == 0 {
 		c.LoginTokenLifetime = 2 * time.Minute
-	}
-	if c.FailedLoginEvery == 0 {
-		c.FailedLoginEvery = 10 * time.Second
 	}
 	return c, nil
 }

@@ -41,7 +41,7 @@ func (a *Accounts) claimedByOther(id string, user matrix.UserID) bool {
 
 // assertIdentity makes the caller of a request with an as_token: the service's
 // sender, or the user (and device) in its namespace that the query names.
-// spec: application-service-api#identity-assertion
+// spec: application-service#identity-assertion
 func (a *Accounts) assertIdentity(ctx context.Context, r *http.Request, service Appservice) (*httpx.Caller, error) {
 	query := r.URL.Query()
 	c := &httpx.Caller{User: service.Sender, Appservice: service.ID, Exempt: service.Exempt}

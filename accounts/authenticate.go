@@ -74,6 +74,24 @@ func (a *Accounts) session(ctx context.Context, h tokenHash) (*session, error) {
 	}
 }
 
+// Alive tells whether a caller's session still is one. A long poll asks once it
+// is registered where OnLogout ends it: the session may have ended after the
+// request was authenticated and before that. It reads nothing while it is.
+func (a *Accounts) Alive(ctx context.Context, c *httpx.Caller) (bool, error) {
+	if c.Token == "" { // an application service's
+		return true, nil
+	}
+	h, err := parseTokenHash(c.Token)
+	if err != nil {
+		return false, err
+	}
+	s, err := a.session(ctx, h)
+	if matrix.HasCode(err, matrix.CodeUnknownToken) {
+		return false, nil
+	}
+	return err == nil && !s.locked, err
+}
+
 // postEndpoint is the path of a POST request to the client API after the
 // version, "" for any other request.
 func postEndpoint(r *http.Request) string {

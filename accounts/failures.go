@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
@@ -14,21 +15,25 @@ const maxFailing = 50_000
 // account, from wherever. It knows names, not accounts: a name that does not
 // exist is limited the same way.
 type failureLimit struct {
-	burst int
-	every time.Duration
+	burst int           // 0: no bound
+	every time.Duration // until one failure is forgotten
 
 	mu   sync.Mutex
 	debt map[string]time.Time // when the name's failures will be forgotten
 }
 
-func newFailureLimit(burst int, every time.Duration) *failureLimit {
-	return &failureLimit{burst: burst, every: every, debt: make(map[string]time.Time)}
+func newFailureLimit(r httpx.Rate) *failureLimit {
+	f := &failureLimit{debt: make(map[string]time.Time)}
+	if r.PerSecond > 0 && r.Burst > 0 {
+		f.burst, f.every = r.Burst, time.Duration(float64(time.Second)/r.PerSecond)
+	}
+	return f
 }
 
 // attempt counts a try as failed before it is made, so that many at once do not
 // get by. The caller forgives it if it succeeds.
 func (f *failureLimit) attempt(name string, now time.Time) error {
-	if f.burst <= 0 {
+	if f.burst == 0 {
 		return nil
 	}
 	f.mu.Lock()

@@ -119,7 +119,7 @@ func TestFailedLoginsLookAlike(t *testing.T) {
 // A15: an account's password cannot be tried for ever, whether the account
 // exists or not.
 func TestFailedLoginsAreLimited(t *testing.T) {
-	each(t, func(d *Deps) { d.Config.FailedLogins, d.Config.FailedLoginEvery = 3, 10*time.Second }, func(t *testing.T, r *rig) {
+	each(t, func(d *Deps) { d.Config.FailedLogin = httpx.Rate{PerSecond: 0.1, Burst: 3} }, func(t *testing.T, r *rig) {
 		alice := r.register("alice")
 		try := func(who, password string) *reply {
 			return r.do("POST", v3+"login", "", obj{"type": "m.login.password", "user": who, "password": password})

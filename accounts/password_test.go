@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 )
 
 func TestHasher(t *testing.T) {
@@ -104,7 +106,7 @@ func TestHashingIsBounded(t *testing.T) {
 }
 
 func TestFailureLimitIsBounded(t *testing.T) {
-	f := newFailureLimit(5, time.Second)
+	f := newFailureLimit(httpx.Rate{PerSecond: 1, Burst: 5})
 	now := time.Unix(0, 0)
 	for i := range maxFailing + 10 {
 		if err := f.attempt(time.Unix(int64(i), 0).String(), now); err != nil {

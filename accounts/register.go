@@ -100,7 +100,7 @@ func (a *Accounts) registerGuest(ctx context.Context, q *registerRequest) (*cred
 }
 
 // registerByService makes an account in an application service's namespace.
-// spec: application-service-api#server-admin-style-permissions
+// spec: application-service#server-admin-style-permissions
 func (a *Accounts) registerByService(ctx context.Context, c *httpx.Caller, q *registerRequest) (*credentials, error) {
 	if c.Appservice == "" {
 		return nil, matrix.Forbidden("This kind of registration needs the token of an application service")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
@@ -86,7 +87,7 @@ func TestExpiry(t *testing.T) {
 		one := r.loginToRefresh(alice, "D")
 		r.whoami(one.access).want(200)
 		r.advance(time.Hour)
-		// spec: soft logout, from the cache as from the database.
+		// A soft logout, from the cache as from the database.
 		if p := r.whoami(one.access).want(401, matrix.CodeUnknownToken); p.body["soft_logout"] != true {
 			t.Fatalf("not soft: %s", p.raw)
 		}
@@ -397,6 +398,35 @@ func TestDeactivateIsFinishedAfterAFailure(t *testing.T) {
 		}
 		if len(r.rooms.left) != 1 {
 			t.Fatalf("left %v", r.rooms.left)
+		}
+	})
+}
+
+func TestAlive(t *testing.T) {
+	each(t, nil, func(t *testing.T, r *rig) {
+		alice := r.register("alice")
+		s, err := r.a.session(t.Context(), hashToken(alice.token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caller := s.caller
+		alive := func(want bool) {
+			t.Helper()
+			if got, err := r.a.Alive(t.Context(), &caller); got != want || err != nil {
+				t.Fatalf("alive: %v %v, want %v", got, err, want)
+			}
+		}
+		alive(true)
+		for _, on := range []bool{true, false} {
+			if err := r.a.SetLocked(t.Context(), caller.User, on); err != nil {
+				t.Fatal(err)
+			}
+			alive(!on)
+		}
+		r.do("POST", v3+"logout", alice.token, nil).want(200)
+		alive(false)
+		if _, err := r.a.Alive(t.Context(), &httpx.Caller{User: caller.User, Token: "nonsense"}); err == nil {
+			t.Fatal("nonsense is taken")
 		}
 	})
 }

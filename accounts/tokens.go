@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math/big"
 )
@@ -61,3 +62,12 @@ type tokenHash [sha256.Size]byte
 func hashToken(token string) tokenHash { return sha256.Sum256([]byte(token)) }
 
 func (h tokenHash) String() string { return hex.EncodeToString(h[:]) }
+
+// parseTokenHash reads what String wrote.
+func parseTokenHash(s string) (h tokenHash, err error) {
+	if len(s) != hex.EncodedLen(len(h)) {
+		return h, errors.New("accounts: not the hash of a token")
+	}
+	_, err = hex.Decode(h[:], []byte(s))
+	return h, err
+}
