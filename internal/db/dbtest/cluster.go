@@ -15,37 +15,35 @@ import (
 )
 
 // joinCluster returns the URL of a PostgreSQL cluster that all test processes of
-// this user share while they run, and starts it if there is none. It listens on
-// a socket in its folder only.
+// this user share, and starts it if there is none. It listens on a socket in its
+// folder only, and lives until alive is closed in every process.
 //
 // Two lock files order this. Each process holds "users" shared until it ends,
 // however it ends. "lock" is held by who starts or stops the server. The guard
 // stops it when nobody holds "users" any more.
-func joinCluster() (string, error) {
+func joinCluster() (address string, alive *os.File, err error) {
 	// A socket's path has at most 107 bytes, so this is not in TMPDIR.
 	dir := fmt.Sprintf("/tmp/teahouse-test-postgres-%d", os.Getuid())
 	if err := ownFolder(dir); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	lock, err := lockFile(dir, "lock", syscall.LOCK_EX)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer lock.Close()
-	if users, err = lockFile(dir, "users", syscall.LOCK_SH); err != nil {
-		return "", err
+	if alive, err = lockFile(dir, "users", syscall.LOCK_SH); err != nil {
+		return "", nil, err
 	}
 	home := filepath.Join(dir, "server")
 	if _, err := os.Stat(filepath.Join(home, "ready")); err != nil {
 		if err := startServer(dir, home); err != nil {
-			return "", err
+			alive.Close()
+			return "", nil, err
 		}
 	}
-	return "postgres://postgres@/postgres?host=" + url.QueryEscape(home), nil
+	return "postgres://postgres@/postgres?host=" + url.QueryEscape(home), alive, nil
 }
-
-// users is the lock that keeps the cluster alive; the variable keeps it open.
-var users *os.File
 
 // ownFolder makes dir, or makes sure that nobody else has.
 func ownFolder(dir string) error {

@@ -22,6 +22,7 @@ import (
 type server struct {
 	url      string
 	template string
+	alive    *os.File // keeps our own cluster running; nil for another's
 
 	mu    sync.Mutex // of admin; CREATE DATABASE needs its template unused, too
 	admin *pgx.Conn
@@ -35,9 +36,10 @@ var theServer = sync.OnceValues(newServer)
 
 func newServer() (*server, error) {
 	address := os.Getenv("TEAHOUSE_TEST_POSTGRES")
+	var alive *os.File
 	if address == "" {
 		var err error
-		if address, err = joinCluster(); err != nil {
+		if address, alive, err = joinCluster(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoServer, err)
 		}
 	}
@@ -46,7 +48,7 @@ func newServer() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{url: address, template: "teahouse_test_" + strings.ToLower(rand.Text()[:10])}
+	s := &server{url: address, alive: alive, template: "teahouse_test_" + strings.ToLower(rand.Text()[:10])}
 	config.RuntimeParams["application_name"] = s.template
 	if s.admin, err = pgx.ConnectConfig(ctx, config); err != nil {
 		return nil, err
