@@ -11,17 +11,26 @@ import (
 const seedBatch = 512
 
 // authDifference returns the events that are in the auth chains of some of the
-// sets, but not of all.
+// sets, but not of all. Of those that are in conflict already it need not, and
+// may, return some that are in all.
 //
 // Events that all sets share put their auth chains into all chains, so at first
 // only the conflicted events are walked from. What that finds is the difference
 // or more: it remains to take away what a shared event leads to, and only shared
-// events newer than the oldest find can.
+// events newer than the oldest find in question can. A member who is thrown out
+// on one side is found, and may be very old, but is in conflict anyway.
 // spec: rooms/v2#definitions
-func (r *resolution) authDifference() ([]state.EventNID, error) {
+func (r *resolution) authDifference(conflicted []state.EventNID) ([]state.EventNID, error) {
 	found, err := r.chains(nil)
-	if err != nil || len(found) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(nid state.EventNID) bool {
+		_, known := slices.BinarySearch(conflicted, nid)
+		return known
+	})
+	if len(found) == 0 {
+		return nil, nil
 	}
 	oldest := found[len(found)-1]
 	var shared []state.EventNID
@@ -34,7 +43,8 @@ func (r *resolution) authDifference() ([]state.EventNID, error) {
 		return found, nil
 	}
 	slices.SortFunc(shared, func(a, b state.EventNID) int { return int(b - a) })
-	return r.chains(shared)
+	found, err = r.chains(shared)
+	return slices.DeleteFunc(found, func(nid state.EventNID) bool { return nid < oldest }), err
 }
 
 // chains walks the auth chains of all sets at once, newest event first, and

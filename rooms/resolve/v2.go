@@ -68,16 +68,18 @@ func (r *resolution) findCreate() error {
 // fullConflictedSet is ascending.
 func (r *resolution) fullConflictedSet() ([]state.EventNID, error) {
 	full := r.conflictedEvents()
-	difference, err := r.authDifference()
-	if err != nil {
-		return nil, err
-	}
 	if r.version.StateRes == event.StateResV21 {
 		between, err := r.graph.subgraph(full)
 		if err != nil {
 			return nil, err
 		}
 		full = append(full, between...)
+		slices.Sort(full)
+		full = slices.Compact(full)
+	}
+	difference, err := r.authDifference(full)
+	if err != nil {
+		return nil, err
 	}
 	full = append(full, difference...)
 	slices.Sort(full)
