@@ -72,7 +72,8 @@ func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*v
 	return v, nil
 }
 
-// leftAt is the position at which a user who is not joined ceased to be so; minPosition if they never were, as far as the chain of member events
+// leftAt is the position at which a user who is not joined ceased to be so;
+// minPosition if they never were, as far as the chain of member events
 // that replaced each other tells.
 func (e *Engine) leftAt(ctx context.Context, m Membership) (int64, error) {
 	nid, position := m.Event, m.Position
