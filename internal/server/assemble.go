@@ -15,6 +15,7 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/api"
 	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/history"
 	"github.com/teahouse-chat/teahouse/syncapi"
 )
 
@@ -46,6 +47,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	people.SetRooms(roomAPI)
+	s.profiles = people
 	if s.Accounts, err = accounts.New(accounts.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Config: accountsConfig(cfg), Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
 		Rooms: roomAPI, Hooks: hooks(people, accountData),
@@ -75,9 +77,10 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if err != nil {
 		return err
 	}
+	reading := history.New(history.Deps{Engine: s.rooms, Ignores: syncData{s.db, accountData}})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
-		s.Accounts, people, accountData, roomAPI, s.sync, reports, about, rules,
+		s.Accounts, people, accountData, roomAPI, reading, s.sync, reports, about, rules,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}

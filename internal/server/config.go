@@ -41,7 +41,7 @@ func rates(c config.RateLimits) map[string]httpx.Rate {
 	for class, r := range map[string]config.Rate{
 		"login": c.Login, "registration": c.Registration, "send": c.Send, "join": c.Join, "invite": c.Invite,
 		"keys": c.Keys, "search": c.Search, "media": c.Media, "profile": c.Profile, "profile_read": c.ProfileRead,
-		"openid": c.OpenID,
+		"openid": c.OpenID, "report": c.Report,
 	} {
 		limits[class] = httpx.Rate(r)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/teahouse-chat/teahouse/accounts"
+	"github.com/teahouse-chat/teahouse/accounts/profiles"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -44,6 +45,8 @@ type Server struct {
 	edge  *httpx.Edge
 	rooms *rooms.Engine
 	sync  *syncapi.Service
+
+	profiles *profiles.Profiles
 
 	Accounts *accounts.Accounts
 
@@ -105,6 +108,11 @@ func (d *Deps) registerer() prometheus.Registerer {
 // start runs what has to happen beside requests.
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
+	s.worker.Go(func() {
+		if err := s.profiles.Resume(ctx); err != nil && ctx.Err() == nil {
+			s.deps.Log.Error("changed profiles could not be shown in all rooms; the next change tries again", "error", err)
+		}
+	})
 	s.worker.Go(func() {
 		tick := time.NewTicker(housekeeping)
 		defer tick.Stop()
