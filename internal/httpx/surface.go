@@ -115,23 +115,43 @@ func (x *exchange) checkPath(r *http.Request) error {
 	if !isText(r.URL.Path) {
 		return matrix.InvalidParam("The path holds text that is not valid UTF-8 or has the character U+0000")
 	}
-	if r.URL.RawPath != "" && (strings.Contains(path, "/%2F/") || strings.Contains(path, "/%2f/") ||
-		strings.HasSuffix(path, "/%2F") || strings.HasSuffix(path, "/%2f")) {
-		x.slash = true
-		segs := strings.Split(path, "/")
-		for i, seg := range segs {
-			if strings.EqualFold(seg, "%2F") {
-				segs[i] = "%00%2F"
-			}
-		}
-		marked := *r.URL
-		marked.RawPath = strings.Join(segs, "/")
-		var err error
-		if marked.Path, err = url.PathUnescape(marked.RawPath); err != nil {
+	if r.URL.RawPath == "" {
+		return nil
+	}
+	lone := strings.Contains(path, "/%2F/") || strings.Contains(path, "/%2f/") ||
+		strings.HasSuffix(path, "/%2F") || strings.HasSuffix(path, "/%2f")
+	if lone || r.URL.EscapedPath() != path {
+		return x.rewritePath(r, path)
+	}
+	return nil
+}
+
+// rewritePath encodes a path again, segment by segment. http.ServeMux could not
+// tell its segments as they came: one is a lone slash, or there is a character
+// such as # that clients should have encoded, which makes net/url forget which
+// slashes were.
+func (x *exchange) rewritePath(r *http.Request, path string) error {
+	segs := strings.Split(path, "/")
+	for i, seg := range segs {
+		text, err := url.PathUnescape(seg)
+		if err != nil {
 			return matrix.InvalidParam("The path is not valid percent-encoded text").Because(err)
 		}
-		r.URL = &marked
+		if text == "/" {
+			text, x.slash = loneSlash, true
+		}
+		segs[i] = url.PathEscape(text)
+		if text == "." || text == ".." {
+			segs[i] = strings.ReplaceAll(text, ".", "%2E") // a name, not a step
+		}
 	}
+	rewritten := *r.URL
+	rewritten.RawPath = strings.Join(segs, "/")
+	var err error
+	if rewritten.Path, err = url.PathUnescape(rewritten.RawPath); err != nil {
+		return matrix.InvalidParam("The path is not valid percent-encoded text").Because(err)
+	}
+	r.URL = &rewritten
 	return nil
 }
 
