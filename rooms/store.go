@@ -88,10 +88,11 @@ CREATE INDEX threads_latest ON threads (room_nid, position);
 CREATE TABLE txns (
 	user_id   TEXT NOT NULL,
 	device_id TEXT NOT NULL,
+	path      INTEGER NOT NULL,
 	txn_id    TEXT NOT NULL,
 	event_nid INTEGER NOT NULL,
 	ts        INTEGER NOT NULL,
-	PRIMARY KEY (user_id, device_id, txn_id)
+	PRIMARY KEY (user_id, device_id, path, txn_id)
 ) {without rowid};
 CREATE INDEX txns_ts ON txns (ts);
 `, `
@@ -161,8 +162,8 @@ var (
 	threadsByRoot = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND root IN {texts $2}`)
 	threadsBefore = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND position < $2 ORDER BY position DESC LIMIT $3`)
 
-	insertTxn = db.SQL(`INSERT INTO txns (user_id, device_id, txn_id, event_nid, ts) VALUES ($1, $2, $3, $4, $5)`)
-	txnsOf    = db.SQL(`SELECT txn_id, event_nid FROM txns WHERE user_id = $1 AND device_id = $2`)
+	insertTxn = db.SQL(`INSERT INTO txns (user_id, device_id, path, txn_id, event_nid, ts) VALUES ($1, $2, $3, $4, $5, $6)`)
+	txnsOf    = db.SQL(`SELECT path, txn_id, event_nid FROM txns WHERE user_id = $1 AND device_id = $2`)
 	pruneTxns = db.SQL(`DELETE FROM txns WHERE ts < $1`)
 )
 

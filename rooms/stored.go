@@ -72,6 +72,7 @@ type Relation struct {
 type TxnKey struct {
 	User   matrix.UserID
 	Device matrix.DeviceID
+	Path   int64 // a hash of what the id belongs to: the path of the request
 	ID     string
 }
 

@@ -29,8 +29,15 @@ type device struct {
 
 type deviceTxns struct {
 	mu   sync.Mutex
-	used map[string]*txnResult // nil until they were read
+	used map[txnID]*txnResult // nil until they were read
 }
+
+type txnID struct {
+	path int64
+	id   string
+}
+
+func (k TxnKey) id() txnID { return txnID{k.Path, k.ID} }
 
 // txnResult is what became of a transaction; done is closed when that is known.
 type txnResult struct {
@@ -52,11 +59,11 @@ func (t *txnTable) begin(ctx context.Context, k TxnKey) (res *txnResult, first b
 	}
 	txns.mu.Lock()
 	defer txns.mu.Unlock()
-	if res, ok := txns.used[k.ID]; ok {
+	if res, ok := txns.used[k.id()]; ok {
 		return res, false, nil
 	}
 	res = &txnResult{done: make(chan struct{})}
-	txns.used[k.ID] = res
+	txns.used[k.id()] = res
 	return res, true, nil
 }
 
@@ -79,13 +86,13 @@ func (t *txnTable) of(ctx context.Context, dev device) (*deviceTxns, error) {
 }
 
 func (d *deviceTxns) read(ctx context.Context, q db.Querier, dev device) error {
-	used := map[string]*txnResult{}
+	used := map[txnID]*txnResult{}
 	done := make(chan struct{})
 	close(done)
 	err := db.Each(ctx, q, txnsOf, func(s db.Scanner) error {
-		var id string
+		var id txnID
 		res := &txnResult{done: done}
-		if err := s.Scan(&id, &res.event); err != nil {
+		if err := s.Scan(&id.path, &id.id, &res.event); err != nil {
 			return err
 		}
 		used[id] = res
@@ -108,8 +115,8 @@ func (t *txnTable) finish(k TxnKey, res *txnResult, event state.EventNID) {
 	if txns, ok := t.devices.Peek(device{k.User, k.Device}); ok {
 		txns.mu.Lock()
 		defer txns.mu.Unlock()
-		if txns.used[k.ID] == res {
-			delete(txns.used, k.ID)
+		if txns.used[k.id()] == res {
+			delete(txns.used, k.id())
 		}
 	}
 }
@@ -165,6 +172,6 @@ func (e *Engine) Sent(ctx context.Context, k TxnKey) (bool, error) {
 	}
 	txns.mu.Lock()
 	defer txns.mu.Unlock()
-	_, ok := txns.used[k.ID]
+	_, ok := txns.used[k.id()]
 	return ok, nil
 }

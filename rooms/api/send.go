@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"hash/fnv"
+	"io"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -42,12 +44,28 @@ func (a *API) send(ctx context.Context, c *httpx.Caller, q *sendRequest) (*event
 			return nil, err
 		}
 	}
-	return a.sendOnce(ctx, c, q.RoomID, p, q.TxnID)
+	return a.sendOnce(ctx, c, q.RoomID, p, q.txn(c))
+}
+
+// txn identifies the request among those of the device.
+func (q *sendRequest) txn(c *httpx.Caller) rooms.TxnKey {
+	return rooms.TxnKey{User: c.User, Device: c.Device, Path: pathHash("send", string(q.RoomID), q.Type), ID: q.TxnID}
+}
+
+// pathHash tells apart the requests in which a device may use the same
+// transaction id.
+func pathHash(segments ...string) int64 {
+	h := fnv.New64a()
+	for _, s := range segments {
+		_, _ = io.WriteString(h, s) // a hash takes everything
+		_, _ = h.Write([]byte{0})
+	}
+	return int64(h.Sum64())
 }
 
 // sendOnce sends an event that a device may ask for again.
-func (a *API) sendOnce(ctx context.Context, c *httpx.Caller, room matrix.RoomID, p rooms.Proto, txnID string) (*eventAnswer, error) {
-	st, err := a.Engine.Send(ctx, room, c.User, p, &rooms.TxnKey{User: c.User, Device: c.Device, ID: txnID})
+func (a *API) sendOnce(ctx context.Context, c *httpx.Caller, room matrix.RoomID, p rooms.Proto, txn rooms.TxnKey) (*eventAnswer, error) {
+	st, err := a.Engine.Send(ctx, room, c.User, p, &txn)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +91,7 @@ func (a *API) checkReaction(ctx context.Context, c *httpx.Caller, q *sendRequest
 	if err != nil || !there {
 		return err
 	}
-	again, err := a.Engine.Sent(ctx, rooms.TxnKey{User: c.User, Device: c.Device, ID: q.TxnID})
+	again, err := a.Engine.Sent(ctx, q.txn(c))
 	if err != nil || again {
 		return err
 	}
@@ -192,7 +210,8 @@ func (a *API) redact(ctx context.Context, c *httpx.Caller, q *redactRequest) (*e
 		content["reason"] = *q.Reason
 	}
 	p := rooms.Proto{Type: matrix.TypeRedaction, Content: mustJSON(content), Redacts: q.EventID}
-	return a.sendOnce(ctx, c, q.RoomID, p, q.TxnID)
+	txn := rooms.TxnKey{User: c.User, Device: c.Device, Path: pathHash("redact", string(q.RoomID), string(q.EventID)), ID: q.TxnID}
+	return a.sendOnce(ctx, c, q.RoomID, p, txn)
 }
 
 // massaged is the time an event claims; only appservices may set it.
