@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -59,8 +60,13 @@ type receipts struct {
 	floor  int64 // of rooms that are not in recent
 	total  int
 	recent map[rooms.RoomNID]*receiptLog
-	clock  int64 // counts commits with receipts
+	clock  int64 // counts changes, so that what was read meanwhile is not kept
 	own    map[matrix.UserID]map[rooms.RoomNID][]Receipt
+	// What users wrote and is not stored yet, or is just being stored.
+	dirty, storing map[writtenKey]Receipt
+	flushing       *time.Timer // set while dirty is to be stored
+	closed         bool
+	local          func(matrix.UserID) bool
 }
 
 // receiptLog holds a room's receipts with positions above its floor, in order.
@@ -73,16 +79,20 @@ func newReceipts(d Deps) *receipts {
 	return &receipts{
 		db: d.DB, floor: d.DB.Position(),
 		recent: map[rooms.RoomNID]*receiptLog{}, own: map[matrix.UserID]map[rooms.RoomNID][]Receipt{},
+		dirty: map[writtenKey]Receipt{}, local: d.Rooms.Local,
 	}
 }
 
 // publish takes over what a commit changed; it runs on the database's writer.
 func (s *receipts) publish(b db.Batch) {
 	for _, change := range b.Changes {
-		if c, ok := change.(ReceiptChanged); ok {
+		switch c := change.(type) {
+		case ReceiptChanged:
 			s.mu.Lock()
 			s.note(c.Receipt)
 			s.mu.Unlock()
+		case *rooms.Committed:
+			s.wrote(c.Events)
 		}
 	}
 }
@@ -171,16 +181,19 @@ func (s *receipts) of(ctx context.Context, user matrix.UserID, in []rooms.RoomNI
 		began := s.clock
 		s.mu.RUnlock()
 		own = map[rooms.RoomNID][]Receipt{}
-		err := db.Each(ctx, s.db, receiptsOf, func(row db.Scanner) error {
-			r, err := scanReceipt(row)
-			own[r.Room] = append(own[r.Room], r)
-			return err
-		}, user)
-		if err != nil {
-			return nil, err
+		for _, stmt := range []*db.Stmt{receiptsOf, writtenBy} {
+			err := db.Each(ctx, s.db, stmt, func(row db.Scanner) error {
+				r, err := scanReceipt(row)
+				own[r.Room] = append(own[r.Room], r)
+				return err
+			}, user)
+			if err != nil {
+				return nil, err
+			}
 		}
 		s.mu.Lock()
 		if s.clock == began {
+			s.addUnstored(user, own)
 			if len(s.own) >= receiptUsers {
 				clear(s.own)
 			}

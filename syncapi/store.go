@@ -6,8 +6,9 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms"
 )
 
-// A receipt's thread is ” if it is unthreaded, 'main', or the thread's root. A
-// highlight's user is ” if it is for the whole room.
+// The thread of a receipt is empty if it is unthreaded, "main", or the thread's
+// root. The user of a highlight is empty if it is for the whole room. What is
+// written is the newest message of a user, by thread.
 var _ = db.Schema("syncapi", `
 CREATE TABLE receipts (
 	room_nid  BIGINT NOT NULL,
@@ -32,6 +33,14 @@ CREATE TABLE highlights (
 	event_nid BIGINT NOT NULL,
 	PRIMARY KEY (room_nid, user_id, event_pos)
 );
+CREATE TABLE written (
+	user_id   TEXT NOT NULL,
+	room_nid  BIGINT NOT NULL,
+	thread    TEXT NOT NULL,
+	event_pos BIGINT NOT NULL,
+	unread    BIGINT NOT NULL,
+	PRIMARY KEY (user_id, room_nid, thread)
+);
 `)
 
 const selectReceipts = `SELECT room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position FROM receipts `
@@ -44,6 +53,10 @@ var (
 	receiptAt     = db.SQL(`SELECT event_pos FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type = $3 AND thread = $4`)
 	receiptsSince = db.SQL(selectReceipts + `WHERE room_nid IN {ints $1} AND position > $2 AND position <= $3 ORDER BY position`)
 	receiptsOf    = db.SQL(selectReceipts + `WHERE user_id = $1`)
+
+	upsertWritten = db.SQL(`INSERT INTO written (user_id, room_nid, thread, event_pos, unread) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (user_id, room_nid, thread) DO UPDATE SET event_pos = excluded.event_pos, unread = excluded.unread`)
+	writtenBy = db.SQL(`SELECT room_nid, user_id, 'written', thread, '', event_pos, unread, 0, 0 FROM written WHERE user_id = $1`)
 
 	insertHighlight = db.SQL(`INSERT INTO highlights (room_nid, user_id, event_pos, thread, sender, event_nid)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (room_nid, user_id, event_pos) DO NOTHING`)

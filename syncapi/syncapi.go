@@ -115,6 +115,7 @@ func New(d Deps) *Service {
 // Close stops the timers.
 func (s *Service) Close() {
 	s.typing.close()
+	s.receipts.close()
 	s.presence.close()
 }
 
