@@ -1,0 +1,53 @@
+package directory
+
+import (
+	"context"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+)
+
+// Profiles gives what people call themselves.
+type Profiles interface {
+	// Profiles returns the profiles of those of the local users who have one.
+	Profiles(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]rooms.Profile, error)
+}
+
+// Claims tells which aliases application services keep for themselves.
+type Claims interface {
+	// Claimed tells whether a service other than the one that acts for the
+	// user claims the alias exclusively.
+	Claimed(alias matrix.RoomAlias, user matrix.UserID) bool
+}
+
+// Deps are what the feature is made of.
+type Deps struct {
+	DB       *db.DB
+	Engine   *rooms.Engine
+	Profiles Profiles
+	Claims   Claims // nil: nobody claims any
+}
+
+// Directory is the feature.
+type Directory struct{ Deps }
+
+// New makes the feature.
+func New(d Deps) *Directory { return &Directory{d} }
+
+// Routes lists the client routes.
+func (d *Directory) Routes() []httpx.Route {
+	const v3 = "/_matrix/client/v3/"
+	return []httpx.Route{
+		httpx.JSON("GET", v3+"directory/room/{roomAlias}", d.getAlias, httpx.NoAuth),
+		httpx.JSON("PUT", v3+"directory/room/{roomAlias}", d.putAlias),
+		httpx.JSON("DELETE", v3+"directory/room/{roomAlias}", d.deleteAlias),
+		httpx.JSON("GET", v3+"rooms/{roomId}/aliases", d.roomAliases, httpx.Versions("unstable/org.matrix.msc2432")),
+		httpx.JSON("GET", v3+"directory/list/room/{roomId}", d.getVisibility, httpx.NoAuth),
+		httpx.JSON("PUT", v3+"directory/list/room/{roomId}", d.putVisibility, httpx.EmptyBodyOK),
+		httpx.JSON("GET", v3+"publicRooms", d.getPublicRooms, httpx.NoAuth),
+		httpx.JSON("POST", v3+"publicRooms", d.postPublicRooms, httpx.EmptyBodyOK, httpx.GuestsAllowed),
+		httpx.JSON("POST", v3+"user_directory/search", d.searchUsers, httpx.Limit("search")),
+	}
+}
