@@ -50,6 +50,19 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// A create event makes no other room than the one it names by its hash.
+func TestRoomIDIsTheHash(t *testing.T) {
+	v, _ := event.Lookup("12")
+	r := newRoom(t, v)
+	e, err := event.Load(v, r.create.ID, "!AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", r.create.JSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := verdict(t, v, auth.Check(e, &room{})); got != "1.2" {
+		t.Errorf("%s, want 1.2", got)
+	}
+}
+
 // A room has one create event; nobody takes it over with a second.
 func TestSecondCreate(t *testing.T) {
 	for _, v := range event.Versions() {

@@ -24,26 +24,15 @@ func (r *resolution) v1() (*state.Map, error) {
 	if err := r.graph.load(r.conflictedEvents()); err != nil {
 		return nil, err
 	}
-	passes := make([][][]*Record, 4)
-	for key, nids := range r.conflicts {
-		var list []*Record
-		for _, nid := range nids {
-			if nid == 0 {
-				continue
-			}
-			if rec := r.graph.records[nid]; !rec.Rejected {
-				list = append(list, rec)
-			}
+	passes := p.contests()
+	var candidates []state.EventNID
+	for _, list := range slices.Concat(passes...) {
+		for _, rec := range list {
+			candidates = append(candidates, rec.NID)
 		}
-		switch len(list) {
-		case 0:
-		case 1:
-			p.decided[key] = list[0].NID
-		default:
-			slices.SortFunc(list, byDepth)
-			pass := passOf(list[0].Event.Type)
-			passes[pass] = append(passes[pass], list)
-		}
+	}
+	if err := p.prefetch(candidates); err != nil {
+		return nil, err
 	}
 	for i, pass := range passes {
 		pick := p.lastAllowed
@@ -62,6 +51,30 @@ func (r *resolution) v1() (*state.Map, error) {
 		}
 	}
 	return r.finish(p.decided), nil
+}
+
+// contests groups by pass the candidates for each key, lowest depth first. Keys
+// with one candidate are decided at once.
+func (p *partial) contests() [][][]*Record {
+	passes := make([][][]*Record, 4)
+	for key, nids := range p.r.conflicts {
+		var list []*Record
+		for _, nid := range nids {
+			if rec := p.r.graph.records[nid]; rec != nil && !rec.Rejected { // 0 has none
+				list = append(list, rec)
+			}
+		}
+		switch len(list) {
+		case 0:
+		case 1:
+			p.decided[key] = list[0].NID
+		default:
+			slices.SortFunc(list, byDepth)
+			pass := passOf(list[0].Event.Type)
+			passes[pass] = append(passes[pass], list)
+		}
+	}
+	return passes
 }
 
 func passOf(typ string) int {

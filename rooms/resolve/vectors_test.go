@@ -32,7 +32,7 @@ func powers(w *world, users map[string]int) map[string]any {
 }
 
 // opened is a public room of the version in which alice gave the others power.
-func opened(t *testing.T, version string, users map[string]int, more map[string]any) (*world, branch) {
+func opened(t failer, version string, users map[string]int, more map[string]any) (*world, branch) {
 	w := newWorld(t, version)
 	b := w.start(alice, more)
 	b = w.must(b, matrix.TypeMember, alice, alice, membership("join"), 1)
