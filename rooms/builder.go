@@ -36,6 +36,7 @@ type Builder struct {
 	head     *head
 	got      *fetched
 	creating bool // the room is new
+	hurried  bool // states are resolved under the room's turn
 	events   []*Stored
 	then     []func(tx *db.Tx) error
 	// what the commit has to store beside the events
@@ -43,7 +44,8 @@ type Builder struct {
 	newKeys       []auth.Key
 	redacted      map[state.EventNID]*Stored
 	memberChanges []memberChange
-	known         map[state.EventNID]bool // events that are stored already, and get a place now
+	onStored      []func()  // called after the commit
+	known         []*Stored // events that are stored already, and get a place now
 }
 
 // fetched is what Update has read from the database for a builder.
@@ -52,6 +54,15 @@ type fetched struct {
 	ids     map[matrix.EventID]*Stored // nil where there is none
 	keys    map[auth.Key]state.KeyNID
 	threads map[matrix.EventID]int64
+	// of branches
+	branches map[SnapshotNID]*branch
+	merges   map[string]*merged
+	auths    map[state.EventNID][]state.EventNID
+	// of events of other servers
+	numbers   map[matrix.EventID]int64
+	snapshots map[*merged]*branch          // stored by events that are being committed
+	builtOn   map[matrix.EventID]bool      // unknown events that known ones build on
+	awaiting  map[matrix.EventID][]*Stored // redactions by their unknown target
 }
 
 // need is an error that asks Update to fetch and call again.
@@ -61,6 +72,11 @@ type need struct {
 	key    *auth.Key
 	allot  bool // give the key a number if it has none
 	thread matrix.EventID
+	// of branches
+	branches []SnapshotNID
+	merge    *mergeJob
+	events   []state.EventNID
+	auths    []state.EventNID
 }
 
 func (n *need) Error() string { return "rooms: something must be fetched first" }
@@ -99,10 +115,12 @@ func (b *Builder) Content(typ, stateKey string) (json.RawMessage, error) {
 }
 
 func (b *Builder) key(k auth.Key) (state.KeyNID, error) {
-	if n, ok := b.got.keys[k]; ok {
+	n, asked := b.got.keys[k]
+	if n != 0 {
 		return n, nil
 	}
-	if n, ok := b.e.keys.known(k); ok {
+	// It may have got its number since it was asked for.
+	if n, ok := b.e.keys.known(k); ok || asked {
 		return n, nil
 	}
 	return 0, &need{key: &k}
@@ -331,7 +349,7 @@ func (b *Builder) commit(txn *TxnKey) *db.Pending {
 			return err
 		}
 		if txn != nil {
-			if err := tx.Exec(insertTxn, txn.User, txn.Device, txn.ID, b.events[0].NID, b.e.Now().UnixMilli()); err != nil {
+			if err := tx.Exec(insertTxn, txn.User, txn.Device, txn.Path, txn.ID, b.events[0].NID, b.e.Now().UnixMilli()); err != nil {
 				return err
 			}
 		}
@@ -370,7 +388,7 @@ func (b *Builder) write(tx *db.Tx) error {
 			st.Position = tx.Position()
 		}
 		write := insertStored
-		if b.known[st.NID] {
+		if slices.Contains(b.known, st) {
 			write = placeStored
 		}
 		if err := write(tx, st); err != nil {
@@ -403,6 +421,9 @@ func (b *Builder) settled(err error) {
 	}
 	for _, k := range b.newKeys {
 		b.e.keys.stored(k)
+	}
+	for _, fn := range b.onStored {
+		fn()
 	}
 	b.head.pending.remove(b.events)
 }

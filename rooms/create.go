@@ -74,5 +74,8 @@ func newFetched() *fetched {
 	return &fetched{
 		events: map[state.EventNID]*Stored{}, ids: map[matrix.EventID]*Stored{},
 		keys: map[auth.Key]state.KeyNID{}, threads: map[matrix.EventID]int64{},
+		branches: map[SnapshotNID]*branch{}, merges: map[string]*merged{}, auths: map[state.EventNID][]state.EventNID{},
+		numbers: map[matrix.EventID]int64{}, snapshots: map[*merged]*branch{}, builtOn: map[matrix.EventID]bool{},
+		awaiting: map[matrix.EventID][]*Stored{},
 	}
 }

@@ -24,6 +24,10 @@ const (
 	roomsKept   = 100_000
 	usersKept   = 20_000
 	devicesKept = 20_000
+	// A branch is a whole state, as far as it shares nothing with others.
+	branchesKept = 128
+	mergesKept   = 256
+	authsKept    = 100_000
 )
 
 // Profile is what a user's member events say of them.
@@ -46,6 +50,7 @@ type Deps struct {
 	Rand       io.Reader // of room ids in room versions 1 to 11
 	Log        *slog.Logger
 	Profiles   Profiles
+	RoomsKept  int // how many rooms are kept in memory beyond their use; 0 for a default
 }
 
 // Engine holds every room of the server.
@@ -58,13 +63,15 @@ type Engine struct {
 	cache      *lru.Cache[state.EventNID, *Stored]
 	layers     *lru.Cache[SnapshotNID, state.Layer]
 	names      *lru.Cache[RoomNID, roomName]
+	branches   *lru.Cache[SnapshotNID, *branch]
+	merges     *lru.Cache[string, *merged]
+	auths      *lru.Cache[state.EventNID, []state.EventNID]
 	users      *userCache
 	txns       *txnTable
 	loading    singleflight.Group
 	lastCreate atomic.Int64
 	mu         sync.RWMutex
-	rooms      map[matrix.RoomID]*Room
-	roomsByID  map[RoomNID]*Room
+	rooms      *loadedRooms
 }
 
 // roomName is what never changes about a room.
@@ -79,9 +86,11 @@ func New(d Deps) (*Engine, error) {
 	e := &Engine{
 		Deps: d, keys: newKeyTable(d.DB),
 		eventSeq: d.DB.Sequence("event"), roomSeq: d.DB.Sequence("room"), snapSeq: d.DB.Sequence("snapshot"),
-		rooms: map[matrix.RoomID]*Room{}, roomsByID: map[RoomNID]*Room{},
 	}
 	var err error
+	if e.rooms, err = newLoadedRooms(d.RoomsKept); err != nil {
+		return nil, err
+	}
 	if e.cache, err = lru.New[state.EventNID, *Stored](eventsKept); err != nil {
 		return nil, err
 	}
@@ -89,6 +98,15 @@ func New(d Deps) (*Engine, error) {
 		return nil, err
 	}
 	if e.names, err = lru.New[RoomNID, roomName](roomsKept); err != nil {
+		return nil, err
+	}
+	if e.branches, err = lru.New[SnapshotNID, *branch](branchesKept); err != nil {
+		return nil, err
+	}
+	if e.merges, err = lru.New[string, *merged](mergesKept); err != nil {
+		return nil, err
+	}
+	if e.auths, err = lru.New[state.EventNID, []state.EventNID](authsKept); err != nil {
 		return nil, err
 	}
 	if e.users, err = newUserCache(e); err != nil {
@@ -106,10 +124,7 @@ func (e *Engine) Local(u matrix.UserID) bool { return u.Server() == e.ServerName
 
 // Room returns the room; 404 M_NOT_FOUND if this server does not know it.
 func (e *Engine) Room(ctx context.Context, id matrix.RoomID) (*Room, error) {
-	e.mu.RLock()
-	r := e.rooms[id]
-	e.mu.RUnlock()
-	if r != nil {
+	if r := e.loaded(id); r != nil {
 		return r, nil
 	}
 	return e.loadOnce(ctx, "id "+string(id), func(ctx context.Context) (roomRow, bool, error) {
@@ -119,10 +134,7 @@ func (e *Engine) Room(ctx context.Context, id matrix.RoomID) (*Room, error) {
 
 // RoomByNID is Room by number.
 func (e *Engine) RoomByNID(ctx context.Context, n RoomNID) (*Room, error) {
-	e.mu.RLock()
-	r := e.roomsByID[n]
-	e.mu.RUnlock()
-	if r != nil {
+	if r := e.loadedNID(n); r != nil {
 		return r, nil
 	}
 	name, err := e.roomName(ctx, n)
@@ -150,10 +162,10 @@ func (e *Engine) loadOnce(ctx context.Context, key string, row func(context.Cont
 		}
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if there := e.rooms[room.ID]; there != nil {
+		if there := e.rooms.byID[room.ID].Value(); there != nil {
 			return there, nil
 		}
-		e.rooms[room.ID], e.roomsByID[room.NID] = room, room
+		e.rooms.put(room)
 		return room, nil
 	})
 	if err != nil {
@@ -167,7 +179,7 @@ func (e *Engine) add(r *Room) {
 	e.names.Add(r.NID, roomName{r.ID, r.Version})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.rooms[r.ID], e.roomsByID[r.NID] = r, r
+	e.rooms.put(r)
 }
 
 // roomName gives a room's id and version without loading it.
@@ -200,14 +212,14 @@ func (e *Engine) nameRow(row roomRow) (roomName, error) {
 func (e *Engine) published(b db.Batch) {
 	for _, c := range b.Changes {
 		if c, ok := c.(*Committed); ok {
+			for _, st := range c.unseen {
+				e.cache.Add(st.NID, st)
+			}
 			for _, st := range c.Events {
 				e.cache.Add(st.NID, st)
 			}
 			for nid, st := range c.redacted {
 				e.cache.Add(nid, st)
-			}
-			for _, st := range c.unseen {
-				e.cache.Add(st.NID, st)
 			}
 			c.Room.publish(c)
 			if c.created {

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
-	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
@@ -89,14 +88,7 @@ func (t *keyTable) allot(ctx context.Context, k auth.Key) (state.KeyNID, error) 
 	if n, err := t.find(ctx, k); err != nil || n != 0 {
 		return n, err
 	}
-	n := state.KeyNID(t.seq.Next() << 1)
-	if k.Type == matrix.TypeMember {
-		n |= 1
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.unstored[k] = n
-	return n, nil
+	return t.number(k), nil
 }
 
 // store writes the key's number if it may not be in the database yet.

@@ -50,12 +50,15 @@ func (b *Builder) Levels() (*auth.PowerLevels, error) {
 }
 
 func (b *Builder) byID(id matrix.EventID) (*Stored, error) {
+	st, ok := b.got.ids[id]
+	if st != nil {
+		return st, nil
+	}
 	for _, st := range b.events {
 		if st.ID == id {
 			return st, nil
 		}
 	}
-	st, ok := b.got.ids[id]
 	if !ok {
 		return nil, &need{id: id}
 	}

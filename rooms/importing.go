@@ -1,0 +1,153 @@
+package rooms
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// ImportState makes this server take part in a room by an event, as a rule a
+// join, that another server has accepted: st is the state before the event,
+// chain what authorises it, both with their signatures checked, in any order. A
+// room that this server does not know becomes visible in one step; what it has
+// of a room that none of its users is in any more is continued from there.
+// spec: server-server#joining-rooms
+func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Stored, error) {
+	for {
+		r, err := e.Room(ctx, id)
+		if err == nil {
+			return e.importInto(ctx, r, st, chain, join)
+		}
+		if !matrix.HasCode(err, matrix.CodeNotFound) {
+			return nil, err
+		}
+		// Whoever asks for the room meanwhile waits for it.
+		var joined *Stored
+		ran := false
+		_, err, _ = e.loading.Do("id "+string(id), func() (any, error) {
+			ran = true
+			var room *Room
+			room, joined, err = e.importNew(context.WithoutCancel(ctx), v, id, st, chain, join)
+			return room, err
+		})
+		if ran {
+			return joined, err
+		}
+	}
+}
+
+// importInto goes on with a room that is known.
+func (e *Engine) importInto(ctx context.Context, r *Room, st, chain []*event.Event, join *event.Event) (*Stored, error) {
+	if err := r.intake.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer r.intake.Release(1)
+	if _, err := e.storeOutliers(ctx, r, slices.Concat(chain, st)); err != nil {
+		return nil, err
+	}
+	in := &intake{
+		e: e, room: r, got: newFetched(), events: []Incoming{{Event: join, State: idsOf(st)}},
+		replace: r.LocalMemberCount() == 0,
+	}
+	outcomes, err := in.do(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return imported(outcomes[0])
+}
+
+// importNew makes a room.
+func (e *Engine) importNew(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Room, *Stored, error) {
+	r := newRoom(RoomNID(e.roomSeq.Next()), id, v)
+	in := &intake{
+		e: e, room: r, got: newFetched(), events: []Incoming{{Event: join, State: idsOf(st)}},
+		replace: true, creating: true,
+	}
+	o := &outliers{e: e, room: r.NID, id: id, version: v, got: in.got}
+	if _, err := o.admitAll(ctx, slices.Concat(chain, st)); err != nil {
+		return nil, nil, err
+	}
+	if o.create == nil {
+		return nil, nil, matrix.NewError(400, matrix.CodeUnknown, "The state of the room has no create event")
+	}
+	in.outliers = o
+	outcomes, err := in.do(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	joined, err := imported(outcomes[0])
+	return r, joined, err
+}
+
+func idsOf(events []*event.Event) []matrix.EventID {
+	ids := make([]matrix.EventID, len(events))
+	for i, ev := range events {
+		ids[i] = ev.ID
+	}
+	return ids
+}
+
+func imported(out Outcome) (*Stored, error) {
+	switch {
+	case out.Event != nil && out.Event.Flags == 0:
+		return out.Event, nil
+	case len(out.Missing) > 0:
+		return nil, matrix.NewError(400, matrix.CodeUnknown, "The event refers to %s, which is not in the auth chain", out.Missing[0])
+	case out.Why == nil:
+		out.Why = errors.New("it was not accepted when it came before")
+	}
+	return nil, matrix.Forbidden("The room does not allow the event: %s", out.Why).Because(out.Why)
+}
+
+// begin lets the builder start from the state that was given with the event.
+func (in *intake) begin(b *Builder) error {
+	if in.outliers != nil {
+		for _, st := range in.outliers.events {
+			b.add(st, false)
+		}
+		b.newKeys = append(b.newKeys, in.outliers.keys...)
+	}
+	return b.replaceHead(in.events[0])
+}
+
+// joined tells whether the event was accepted; if not, the room stays as it was.
+func (in *intake) joined(b *Builder) bool {
+	if len(in.outcomes) == 0 || in.outcomes[0].Event == nil || in.outcomes[0].Known || in.outcomes[0].Event.Flags != 0 {
+		b.head.pending.remove(b.events)
+		return false
+	}
+	for i := range b.memberChanges {
+		b.memberChanges[i].by = in.outcomes[0].Event
+	}
+	return true
+}
+
+// replaceHead makes the state that another server gave the current one, in the
+// place of whatever this server thought of the room.
+func (b *Builder) replaceHead(in Incoming) error {
+	m, err := b.stateOfIDs(in.State)
+	if err != nil {
+		return err
+	}
+	b.head.extremities = nil
+	return b.moveHead(b.snapshot(b.current(), m, b.e.snapSeq.Next(), false), nil)
+}
+
+// stateOfIDs is the state that is made of these events, rejected ones left out.
+func (b *Builder) stateOfIDs(ids []matrix.EventID) (*state.Map, error) {
+	entries := make([]state.Entry, 0, len(ids))
+	for _, id := range ids {
+		st, err := b.byID(id)
+		if err != nil {
+			return nil, err
+		}
+		if st != nil && st.Flags&Rejected == 0 && st.IsState() && st.Room == b.room.NID {
+			entries = append(entries, state.Entry{Key: st.Key, Event: st.NID})
+		}
+	}
+	return state.FromEntries(entries), nil
+}
