@@ -14,15 +14,21 @@ import (
 	"github.com/teahouse-chat/teahouse/syncapi"
 )
 
-// profileSource gives the room engine the profiles of local users.
+// profileSource gives rooms and the directory the profiles of local users.
 type profileSource struct{ people *profiles.Profiles }
 
-func (p profileSource) Profile(ctx context.Context, user matrix.UserID) (rooms.Profile, error) {
-	all, err := p.people.Get(ctx, []matrix.UserID{user})
-	if err != nil {
-		return rooms.Profile{}, err
+func (p profileSource) Profiles(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]rooms.Profile, error) {
+	all, err := p.people.Get(ctx, users)
+	found := make(map[matrix.UserID]rooms.Profile, len(all))
+	for user, fields := range all {
+		found[user] = rooms.Profile{DisplayName: fields.DisplayName(), AvatarURL: fields.AvatarURL()}
 	}
-	return rooms.Profile{DisplayName: all[user].DisplayName(), AvatarURL: all[user].AvatarURL()}, nil
+	return found, err
+}
+
+func (p profileSource) Profile(ctx context.Context, user matrix.UserID) (rooms.Profile, error) {
+	all, err := p.Profiles(ctx, []matrix.UserID{user})
+	return all[user], err
 }
 
 // users answers what other features ask about accounts. It is made before the

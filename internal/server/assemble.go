@@ -8,14 +8,17 @@ import (
 	"github.com/teahouse-chat/teahouse/accounts/data"
 	"github.com/teahouse-chat/teahouse/accounts/profiles"
 	"github.com/teahouse-chat/teahouse/admin"
+	"github.com/teahouse-chat/teahouse/directory"
 	"github.com/teahouse-chat/teahouse/discovery"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/internal/metrics"
 	"github.com/teahouse-chat/teahouse/push"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/api"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 	"github.com/teahouse-chat/teahouse/rooms/history"
+	"github.com/teahouse-chat/teahouse/rooms/spaces"
 	"github.com/teahouse-chat/teahouse/syncapi"
 )
 
@@ -40,8 +43,9 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}); err != nil {
 		return err
 	}
+	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}})
 	roomAPI, err := api.New(api.Deps{
-		Engine: s.rooms, Aliases: nil, DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
+		Engine: s.rooms, Aliases: aliases, DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
 	})
 	if err != nil {
 		return err
@@ -67,7 +71,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	about, err := discovery.New(discovery.Deps{
-		PublicURL: cfg.PublicURL, Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
+		PublicURL: cfg.ClientURL(), Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
 		PasswordChanges: true, LoginTokens: true,
 	})
 	if err != nil {
@@ -77,15 +81,19 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if err != nil {
 		return err
 	}
+	outside := spaces.New(spaces.Deps{DB: s.db, Engine: s.rooms, Aliases: aliases})
 	reading := history.New(history.Deps{Engine: s.rooms, Ignores: syncData{s.db, accountData}})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
-		s.Accounts, people, accountData, roomAPI, reading, s.sync, reports, about, rules,
+		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.sync, reports, about, rules,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}
 	s.edge.Add("admin", s.Accounts.AdminRoutes()...)
 	s.edge.Add("wellknown", about.WellKnown()...)
+	if deps.Metrics != nil {
+		s.edge.Add("metrics", metrics.Route(deps.Metrics))
+	}
 	return nil
 }
 
@@ -94,11 +102,12 @@ func (s *Server) edgeOptions() httpx.Options {
 		Auth: s.Accounts, Log: s.deps.Log, NoQueryToken: !s.cfg.Sessions.QueryToken, Now: s.deps.Now,
 		Health: func(ctx context.Context) error { return checkName(ctx, s.db, s.cfg.ServerName) },
 	}
-	for _, n := range s.cfg.TrustedProxies {
-		o.TrustedProxies = append(o.TrustedProxies, n.Prefix)
-	}
+	o.TrustedProxies = s.cfg.Proxies()
 	if s.cfg.RateLimits.Enabled {
 		o.Limits = httpx.NewLimiter(rates(s.cfg.RateLimits), s.deps.Now)
+	}
+	if s.deps.Metrics != nil {
+		o.Metrics = metrics.HTTP(s.deps.Metrics)
 	}
 	return o
 }

@@ -17,6 +17,9 @@ func accountsConfig(cfg *config.Config) accounts.Config {
 		},
 		AccessTokenLifetime: cfg.Sessions.AccessTokenLifetime, RefreshTokenLifetime: cfg.Sessions.RefreshTokenLifetime,
 	}
+	if cfg.RateLimits.Enabled {
+		c.FailedLogin = httpx.Rate(cfg.RateLimits.FailedLogin)
+	}
 	for _, t := range cfg.Registration.Terms {
 		p := accounts.Policy{ID: t.ID, Version: t.Version, Documents: map[string]accounts.Document{}}
 		for lang, d := range t.Documents {
@@ -38,11 +41,7 @@ func support(cfg *config.Config) discovery.Support {
 // rates are the limits by class.
 func rates(c config.RateLimits) map[string]httpx.Rate {
 	limits := map[string]httpx.Rate{}
-	for class, r := range map[string]config.Rate{
-		"login": c.Login, "registration": c.Registration, "send": c.Send, "join": c.Join, "invite": c.Invite,
-		"keys": c.Keys, "search": c.Search, "media": c.Media, "profile": c.Profile, "profile_read": c.ProfileRead,
-		"openid": c.OpenID, "report": c.Report,
-	} {
+	for class, r := range c.Classes() {
 		limits[class] = httpx.Rate(r)
 	}
 	return limits

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,7 +139,11 @@ func (s *Server) Handler(serves ...string) http.Handler { return s.edge.Handler(
 func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 	var listeners []httpx.Listener
 	var addrs []net.Addr
-	for _, l := range s.cfg.Listeners {
+	wanted := s.cfg.Listeners
+	if s.cfg.Metrics.Address != "" {
+		wanted = append(slices.Clone(wanted), config.Listener{Address: s.cfg.Metrics.Address, Serves: []string{"metrics"}})
+	}
+	for _, l := range wanted {
 		open, err := s.listen(l)
 		if err != nil {
 			for _, l := range listeners {
