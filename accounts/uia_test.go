@@ -160,6 +160,15 @@ func TestUIASessionIsSpentOnce(t *testing.T) {
 	if successes != 1 {
 		t.Fatalf("%d requests succeeded", successes)
 	}
+	// Also of those that found the session before it was spent.
+	s = u.open(mustBind(t, "", UIARequest{}), flows)
+	u.complete(s, StageDummy, proof{})
+	if _, done := u.spend(s); !done {
+		t.Fatal("a completed session cannot be spent")
+	}
+	if _, done := u.spend(s); done {
+		t.Fatal("a session was spent twice")
+	}
 }
 
 // What a route that was not made by Guarded shows is still of use.
