@@ -138,7 +138,7 @@ func (a *answer) state(rd *roomDelta, known, upTo int64, t *stretch, needed map[
 	var events []*rooms.Stored
 	if f.TakesRoom(rd.RoomID) {
 		v := &stateView{
-			after: a.q.stateAfter != "", lazy: f.LazyMembers, all: f.RedundantMembers, filter: f,
+			after: a.q.stateAfter != "", lazy: f.LazyMembers, all: f.RedundantMembers || a.q.full, filter: f,
 			device: a.q.device, since: a.q.since.Position, extra: needed,
 		}
 		var err error

@@ -172,5 +172,7 @@ func (s *Service) needed(ctx context.Context, at *state.Map, t *stretch, v *stat
 	if !v.all {
 		more = s.lazy.fresh(v.device, v.since, more)
 	}
-	return append(changed, more...), nil
+	all := append(changed, more...)
+	slices.Sort(all)
+	return all, nil
 }
