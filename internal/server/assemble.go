@@ -118,7 +118,7 @@ func hooks(people *profiles.Profiles, accountData *data.Data) accounts.Hooks {
 	return accounts.Hooks{
 		Registered: func(ctx context.Context, user matrix.UserID, displayName string) error {
 			if displayName == "" {
-				return nil
+				displayName = user.Localpart() // as people expect, until they choose one
 			}
 			quoted, err := json.Marshal(displayName)
 			if err != nil {

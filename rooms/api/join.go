@@ -44,7 +44,11 @@ func (a *API) joinRoom(ctx context.Context, c *httpx.Caller, id matrix.RoomID, q
 			return nil, err
 		}
 	}
-	content := memberContent{Membership: matrix.MembershipJoin, Reason: q.Reason}
+	reason, err := q.reason()
+	if err != nil {
+		return nil, err
+	}
+	content := memberContent{Membership: matrix.MembershipJoin, Reason: reason}
 	own, err := a.Engine.Membership(ctx, r, c.User)
 	if err != nil {
 		return nil, err
@@ -60,6 +64,9 @@ func (a *API) joinRoom(ctx context.Context, c *httpx.Caller, id matrix.RoomID, q
 	}
 	p, err := a.member(ctx, c.User, content)
 	if err != nil {
+		return nil, err
+	}
+	if p, err = q.withExtras(p); err != nil {
 		return nil, err
 	}
 	if _, err := a.Engine.Send(ctx, id, c.User, p, nil); err != nil {
@@ -139,7 +146,11 @@ func (a *API) knock(ctx context.Context, c *httpx.Caller, q *joinRequest) (*room
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.member(ctx, c.User, memberContent{Membership: matrix.MembershipKnock, Reason: q.Reason})
+	reason, err := q.reason()
+	if err != nil {
+		return nil, err
+	}
+	p, err := a.member(ctx, c.User, memberContent{Membership: matrix.MembershipKnock, Reason: reason})
 	if err != nil {
 		return nil, err
 	}

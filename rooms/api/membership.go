@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -289,8 +291,35 @@ type joinRequest struct {
 	Target     string              `path:"roomIdOrAlias"`
 	Via        []matrix.ServerName `query:"via"`
 	ServerName []matrix.ServerName `query:"server_name"` // the older name of via
-	Reason     string              `json:"reason"`
-	Signed     json.RawMessage     `json:"third_party_signed"`
+	Body       json.RawMessage     `body:"raw"`
+}
+
+// reason reads the one member of the body that the specification gives a
+// meaning.
+func (q *joinRequest) reason() (string, error) {
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(q.Body, &body); err != nil {
+		return "", matrix.BadJSON("reason must be a text")
+	}
+	return body.Reason, nil
+}
+
+// withExtras adds to a member event what else a client put into the body of its
+// request, as clients have come to expect, unless the server sets it by itself.
+func (q *joinRequest) withExtras(p rooms.Proto) (rooms.Proto, error) {
+	content, extras := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := errors.Join(json.Unmarshal(q.Body, &extras), json.Unmarshal(p.Content, &content)); err != nil {
+		return p, err
+	}
+	for _, own := range []string{"membership", "displayname", "avatar_url", "third_party_invite", "third_party_signed",
+		"join_authorised_via_users_server", "is_direct"} {
+		delete(extras, own)
+	}
+	maps.Copy(extras, content)
+	p.Content = mustJSON(extras)
+	return p, nil
 }
 
 // room finds the room that a request names by id or alias.
