@@ -7,6 +7,7 @@ import (
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
 // delta is what changed for a user between two stands: the core that every way
@@ -140,16 +141,35 @@ func (s *Service) sort(ctx context.Context, d *delta, c *changes, memberships []
 // checkRejoin looks whether the user was in the room when the client last
 // heard: if not, the room is new to the client, whatever it knew of it before.
 func (s *Service) checkRejoin(ctx context.Context, d *delta, rd *roomDelta) error {
-	was, err := s.membershipAt(ctx, rd.room, rd.view, d.user, d.from.position)
+	was, err := s.membershipAt(ctx, rd, d.user, d.from.position)
 	if err == nil && was != matrix.MembershipJoin {
-		rd.from = 0
+		rd.from, rd.marks = 0, everyMark
 	}
 	return err
 }
 
-// membershipAt is the user's membership just after a position.
-func (s *Service) membershipAt(ctx context.Context, r *rooms.Room, v *rooms.View, user matrix.UserID, position int64) (string, error) {
-	m, err := s.stateAt(ctx, r, v, position)
+// memberHops is how many member events are walked back before a whole state is
+// read instead.
+const memberHops = 32
+
+// membershipAt is the user's membership in the room just after a position: what
+// their newest member event up to there says.
+func (s *Service) membershipAt(ctx context.Context, rd *roomDelta, user matrix.UserID, position int64) (string, error) {
+	nid := rd.Event
+	for range memberHops {
+		if nid == 0 {
+			return "", nil
+		}
+		events, err := s.Rooms.Events(ctx, []state.EventNID{nid})
+		if err != nil {
+			return "", err
+		}
+		if events[0].Position <= position {
+			return events[0].Membership(), nil
+		}
+		nid = events[0].Replaces
+	}
+	m, err := s.stateAt(ctx, rd.room, rd.view, position)
 	if err != nil {
 		return "", err
 	}

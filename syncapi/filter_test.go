@@ -49,13 +49,13 @@ func TestPrune(t *testing.T) {
 
 func TestFiltersThatAreRefused(t *testing.T) {
 	for text, code := range map[string]matrix.Code{
-		`{`:                                          matrix.CodeNotJSON,
-		`[]`:                                         matrix.CodeBadJSON,
-		`{"room":[]}`:                                matrix.CodeBadJSON,
-		`{"room":{"timeline":{"limit":"ten"}}}`:      matrix.CodeBadJSON,
-		`{"room":{"timeline":{"limit":-1}}}`:         matrix.CodeInvalidParam,
-		`{"presence":{"limit":-1}}`:                  matrix.CodeInvalidParam,
-		`{"event_format":"xml"}`:                     matrix.CodeInvalidParam,
+		`{`:                                     matrix.CodeNotJSON,
+		`[]`:                                    matrix.CodeBadJSON,
+		`{"room":[]}`:                           matrix.CodeBadJSON,
+		`{"room":{"timeline":{"limit":"ten"}}}`: matrix.CodeBadJSON,
+		`{"room":{"timeline":{"limit":-1}}}`:    matrix.CodeInvalidParam,
+		`{"presence":{"limit":-1}}`:             matrix.CodeInvalidParam,
+		`{"event_format":"xml"}`:                matrix.CodeInvalidParam,
 		`{"x":"` + strings.Repeat("x", 70000) + `"}`: matrix.CodeInvalidParam,
 	} {
 		if _, err := parseFilter([]byte(text)); !matrix.HasCode(err, code) {

@@ -372,3 +372,29 @@ func TestTheWaysBeforeSync(t *testing.T) {
 		t.Errorf("then: %v", got)
 	}
 }
+
+func TestARoomThatIsJoinedShowsWhoTypesAndWhatWasRead(t *testing.T) {
+	s := testrig.Start(t, testrig.Options{})
+	alice, bob, room := pair(s)
+	carol := s.Register("carol")
+	since := next(ask(t, carol, ""))
+	receipt(bob, room, "m.read", alice.Say(room, "1", "one"), object{})
+	typing(bob, room, object{"typing": true})
+	carol.Join(room)
+	a := ask(t, carol, since)
+	if got := ephemeral(a, room, "m.typing"); len(got) != 1 {
+		t.Errorf("typing: %v", got)
+	}
+	if got := ephemeral(a, room, "m.receipt"); len(got) != 1 {
+		t.Errorf("receipts: %v", got)
+	}
+	// Who asks for no receipts still learns that the counts changed.
+	quiet := `{"room":{"ephemeral":{"types":[]}}}`
+	since = next(ask(t, carol, next(a)))
+	id := alice.Say(room, "2", "two")
+	since = next(ask(t, carol, since))
+	receipt(carol, room, "m.read.private", id, object{})
+	if got := unread(ask(t, carol, since, "filter", quiet), room); got != "0/0" {
+		t.Errorf("having read: %s", got)
+	}
+}

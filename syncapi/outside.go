@@ -105,7 +105,7 @@ func (a *answer) leave() error {
 // leftRoom appends what a user who was joined may still see.
 func (a *answer) leftRoom(rd *roomDelta) error {
 	if !rd.fresh() {
-		was, err := a.s.membershipAt(a.ctx, rd.room, rd.view, a.d.user, rd.from)
+		was, err := a.s.membershipAt(a.ctx, rd, a.d.user, rd.from)
 		if err != nil {
 			return err
 		}

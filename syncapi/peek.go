@@ -52,7 +52,7 @@ func (s *Service) read(ctx context.Context, id matrix.RoomID, user matrix.UserID
 	if m.Membership != matrix.MembershipLeave && m.Membership != matrix.MembershipBan || m.Forgotten {
 		return nil, refused
 	}
-	was, err := s.membershipAt(ctx, r, p.view, user, m.Position-1)
+	was, err := s.membershipAt(ctx, &roomDelta{Membership: m, room: r, view: p.view}, user, m.Position-1)
 	if err != nil {
 		return nil, err
 	}

@@ -116,7 +116,14 @@ func (a *answer) join(rd *roomDelta, g *gathered, data []json.RawMessage) (said 
 		return false, err
 	}
 	a.buf = append(a.buf, '}')
-	return rd.fresh() || a.q.full || t.limited || len(t.events)+shown+len(ephemeral)+len(data) > 0, nil
+	return rd.fresh() || a.q.full || t.limited || len(t.events)+shown+len(ephemeral)+len(data) > 0 || a.read(rd, g), nil
+}
+
+// read tells whether the user has read on, which changes the counts even where
+// receipts are not asked for.
+func (a *answer) read(rd *roomDelta, g *gathered) bool {
+	return rd.marks.receipts > a.d.from.position &&
+		slices.ContainsFunc(g.own[rd.Room], func(r Receipt) bool { return r.Position > a.d.from.position })
 }
 
 func memberEvents(events []*rooms.Stored) bool {
