@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -250,5 +252,28 @@ func (a *API) replacementLevels(ctx context.Context, u matrix.UserID, old *rooms
 		users[u] = mustJSON(100)
 	}
 	content["users"] = mustJSON(users)
+	if v.IntegerLevels {
+		integerLevels(content)
+	}
 	return state(matrix.TypePowerLevels, content), nil
+}
+
+// integerLevels turns levels that older room versions let be texts into the
+// integers that newer ones ask for.
+func integerLevels(levels map[string]json.RawMessage) {
+	for name, raw := range levels {
+		inner := map[string]json.RawMessage{}
+		if json.Unmarshal(raw, &inner) == nil {
+			integerLevels(inner)
+			levels[name] = mustJSON(inner)
+			continue
+		}
+		var text string
+		if json.Unmarshal(raw, &text) != nil {
+			continue
+		}
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil {
+			levels[name] = mustJSON(n)
+		}
+	}
 }
