@@ -99,11 +99,7 @@ rm -rf "$home"/* "$home"/.s.*
 
 // startServer makes the cluster in the folder home and starts it; "lock" is held.
 func startServer(dir, home string) error {
-	bin, err := findPostgres()
-	if err != nil {
-		return err
-	}
-	as, err := serverUser()
+	bin, as, err := Programs()
 	if err != nil {
 		return err
 	}
@@ -143,6 +139,15 @@ func startServer(dir, home string) error {
 	out, _ := os.ReadFile(filepath.Join(home, "log"))
 	shell.Process.Kill()
 	return fmt.Errorf("the PostgreSQL server did not start: %s", bytes.TrimSpace(out))
+}
+
+// Programs is where a PostgreSQL server's programs are and whom to run them as,
+// nil for who runs this: for who needs another cluster than the tests'.
+func Programs() (bin string, as *syscall.Credential, err error) {
+	if bin, err = findPostgres(); err == nil {
+		as, err = serverUser()
+	}
+	return bin, as, err
 }
 
 // findPostgres is the folder of the server's programs.
