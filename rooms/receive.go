@@ -342,11 +342,11 @@ func (b *Builder) gather(a *arrival) (missing []matrix.EventID, err error) {
 
 // judge applies the authorisation rules three times.
 func (b *Builder) judge(a *arrival) (Flags, error, error) {
-	if a.ev.Type == matrix.TypeCreate {
-		return Rejected, errCreate, nil
-	}
-	if a.known != nil && a.known.Flags&Rejected != 0 {
+	switch {
+	case a.known != nil && a.known.Flags&Rejected != 0:
 		return Rejected, nil, nil
+	case a.known == nil && a.ev.Type == matrix.TypeCreate:
+		return Rejected, errCreate, nil
 	}
 	create, err := b.State(matrix.TypeCreate, "")
 	if err != nil {
