@@ -2,14 +2,35 @@ package rooms
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
+
+// bundledRows lists the edits of events and the references to them. Others that
+// relate to them, such as the replies of a long thread, are not looked at.
+var bundledRows = db.SQL(`SELECT r.target, r.event_nid, r.rel_type, r.type, r.sender, e.event_id, e.ts
+	FROM relations r JOIN events e ON e.event_nid = r.event_nid
+	WHERE r.target IN {texts $1} AND r.rel_type IN ('m.replace', 'm.reference') AND e.room_nid = $2
+	ORDER BY r.position, r.event_nid`)
+
+// bundledRow is an edit or a reference.
+type bundledRow struct {
+	target  matrix.EventID
+	nid     state.EventNID
+	relType string
+	typ     string
+	sender  matrix.UserID
+	id      matrix.EventID
+	ts      int64
+}
 
 // bundles gathers, for those of the events that others relate to, the members of
 // their m.relations object.
@@ -19,22 +40,32 @@ func (e *Engine) bundles(ctx context.Context, r *Room, v Viewer, events []*Store
 	if len(targets) == 0 {
 		return nil, nil
 	}
-	rows, err := e.Relations(ctx, targets)
-	if err != nil || len(rows) == 0 {
+	b := &bundler{e: e, room: r, viewer: v, refs: map[matrix.EventID][]matrix.EventID{}, edits: map[matrix.EventID]*Stored{}}
+	rows, err := b.rows(ctx, targets)
+	if err != nil {
 		return nil, err
 	}
-	byTarget := map[matrix.EventID][]RelationRow{}
-	for _, row := range rows {
-		byTarget[row.Target] = append(byTarget[row.Target], row)
-	}
-	b := &bundler{e: e, room: r, viewer: v, rows: byTarget}
-	if err := b.fetch(ctx); err != nil {
+	if b.threads, err = e.Threads(ctx, r, targets); err != nil {
 		return nil, err
 	}
-	bundles := make(map[matrix.EventID][]byte, len(byTarget))
+	if len(rows) == 0 && len(b.threads) == 0 {
+		return nil, nil
+	}
+	latest, err := b.fetchThreads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	more, err := b.rows(ctx, latest)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.fetchEdits(ctx, events, append(rows, more...)); err != nil {
+		return nil, err
+	}
+	bundles := map[matrix.EventID][]byte{}
 	for _, st := range events {
-		if len(byTarget[st.ID]) > 0 && st.RedactedBy == 0 {
-			bundles[st.ID] = b.members(st)
+		if members := b.members(st); members != nil {
+			bundles[st.ID] = members
 		}
 	}
 	return bundles, nil
@@ -60,70 +91,106 @@ func (r *Room) mayBeTargets(events []*Stored) []matrix.EventID {
 	return targets
 }
 
+// bundler holds what was read for bundles.
 type bundler struct {
-	e      *Engine
-	room   *Room
-	viewer Viewer
-	rows   map[matrix.EventID][]RelationRow
-	events map[state.EventNID]*Stored
+	e       *Engine
+	room    *Room
+	viewer  Viewer
+	threads map[matrix.EventID]Thread
+	joined  map[matrix.EventID]bool    // threads that the viewer has written in
+	latest  map[matrix.EventID]*Stored // the newest reply, by root
+	refs    map[matrix.EventID][]matrix.EventID
+	edits   map[matrix.EventID]*Stored // the newest edit
 }
 
-// fetch reads, in bulk, the events that appear in bundles: all replacements, and
-// each thread's latest event with its own replacements.
-func (b *bundler) fetch(ctx context.Context) error {
+func (b *bundler) rows(ctx context.Context, targets []matrix.EventID) ([]bundledRow, error) {
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	return db.All(ctx, b.e.DB, bundledRows, func(s db.Scanner) (r bundledRow, err error) {
+		err = s.Scan(&r.target, &r.nid, &r.relType, &r.typ, &r.sender, &r.id, &r.ts)
+		return r, err
+	}, targets, b.room.NID)
+}
+
+// fetchThreads reads the newest replies, whose ids it returns.
+func (b *bundler) fetchThreads(ctx context.Context) ([]matrix.EventID, error) {
+	var roots, ids []matrix.EventID
 	var nids []state.EventNID
-	var latest []matrix.EventID
-	for _, rows := range b.rows {
-		var last state.EventNID
-		for _, row := range rows {
-			switch row.RelType {
-			case relReplace, relReference:
-				nids = append(nids, row.Event)
-			case relThread:
-				last = row.Event
+	for root, t := range b.threads {
+		if t.Replies > 0 {
+			roots, nids = append(roots, root), append(nids, t.Latest)
+		}
+	}
+	if len(roots) == 0 {
+		return nil, nil
+	}
+	replies, err := b.e.Events(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	b.latest = make(map[matrix.EventID]*Stored, len(replies))
+	for i, st := range replies {
+		b.latest[roots[i]] = st
+		ids = append(ids, st.ID)
+	}
+	b.joined, err = b.e.ThreadsJoined(ctx, b.room, b.viewer.User, roots)
+	return ids, err
+}
+
+// fetchEdits finds each event's newest valid replacement, and notes the
+// references. Of an event with many edits only the newest one is read, and
+// those below it while they turn out to be none.
+// spec: client-server#validity-of-replacement-events
+func (b *bundler) fetchEdits(ctx context.Context, events []*Stored, rows []bundledRow) error {
+	originals := make(map[matrix.EventID]*Stored, len(events)+len(b.latest))
+	for _, st := range events {
+		originals[st.ID] = st
+	}
+	for _, st := range b.latest {
+		originals[st.ID] = st
+	}
+	candidates := map[matrix.EventID][]bundledRow{}
+	for _, row := range rows {
+		original := originals[row.target]
+		switch {
+		case row.relType == relReference:
+			b.refs[row.target] = append(b.refs[row.target], row.id)
+		case original.RedactedBy == 0 && original.Relation.Type != relReplace && !original.IsState() &&
+			row.sender == original.Sender && row.typ == original.Type:
+			candidates[row.target] = append(candidates[row.target], row)
+		}
+	}
+	for _, edits := range candidates {
+		slices.SortFunc(edits, func(x, y bundledRow) int { return cmp.Or(cmp.Compare(x.ts, y.ts), cmp.Compare(x.id, y.id)) })
+	}
+	for len(candidates) > 0 {
+		var nids []state.EventNID
+		for target, edits := range candidates {
+			last := len(edits) - 1
+			nids = append(nids, edits[last].nid)
+			if candidates[target] = edits[:last]; last == 0 {
+				delete(candidates, target)
 			}
 		}
-		if last != 0 {
-			nids = append(nids, last)
+		read, err := b.e.Events(ctx, nids)
+		if err != nil {
+			return err
 		}
-	}
-	if err := b.read(ctx, nids); err != nil {
-		return err
-	}
-	for _, st := range b.events {
-		if st.Relation.Type == relThread {
-			latest = append(latest, st.ID)
+		for _, st := range read {
+			if validEdit(st) {
+				b.edits[st.Relation.Target] = st
+				delete(candidates, st.Relation.Target)
+			}
 		}
-	}
-	if len(latest) == 0 {
-		return nil
-	}
-	rows, err := b.e.Relations(ctx, latest)
-	if err != nil {
-		return err
-	}
-	nids = nids[:0]
-	for _, row := range rows {
-		if row.RelType == relReplace {
-			b.rows[row.Target] = append(b.rows[row.Target], row)
-			nids = append(nids, row.Event)
-		}
-	}
-	return b.read(ctx, nids)
-}
-
-func (b *bundler) read(ctx context.Context, nids []state.EventNID) error {
-	read, err := b.e.Events(ctx, nids)
-	if err != nil {
-		return err
-	}
-	if b.events == nil {
-		b.events = make(map[state.EventNID]*Stored, len(read))
-	}
-	for _, st := range read {
-		b.events[st.NID] = st
 	}
 	return nil
+}
+
+// validEdit tells whether an event that replaces another says by what.
+func validEdit(st *Stored) bool {
+	return st.RedactedBy == 0 && !st.IsState() &&
+		(st.Type == matrix.TypeEncrypted || bytes.Contains(st.Content, []byte(`"m.new_content"`)))
 }
 
 // members renders what belongs into st's m.relations.
@@ -134,94 +201,45 @@ func (b *bundler) members(st *Stored) []byte {
 			out = append(out, ',')
 		}
 	}
-	if edit := b.latestEdit(st); edit != nil {
+	if edit := b.edits[st.ID]; edit != nil {
 		out = append(out, `"m.replace":`...)
 		out = edit.AppendClient(out, event.ClientFormat{})
 	}
-	if refs := b.references(st); refs != nil {
+	if refs := b.refs[st.ID]; refs != nil {
 		sep()
 		out = append(out, `"m.reference":{"chunk":[`...)
-		out = append(out, refs...)
+		for i, id := range refs {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = append(out, `{"event_id":`...)
+			out = append(appendString(out, string(id)), '}')
+		}
 		out = append(out, `]}`...)
 	}
-	if thread := b.thread(st); thread != nil {
+	if latest := b.latest[st.ID]; latest != nil {
 		sep()
 		out = append(out, `"m.thread":`...)
-		out = append(out, thread...)
+		out = b.appendThread(out, st, latest)
 	}
 	return out
 }
 
-// latestEdit finds the valid replacement with the greatest origin_server_ts.
-// spec: client-server#validity-of-replacement-events
-func (b *bundler) latestEdit(st *Stored) *Stored {
-	var best *Stored
-	if st.Relation.Type == relReplace {
-		return nil
-	}
-	for _, row := range b.rows[st.ID] {
-		edit := b.events[row.Event]
-		if row.RelType != relReplace || edit == nil || edit.RedactedBy != 0 || edit.Sender != st.Sender || edit.Type != st.Type {
-			continue
-		}
-		if edit.Type != matrix.TypeEncrypted && !bytes.Contains(edit.Content, []byte(`"m.new_content"`)) {
-			continue
-		}
-		if best == nil || edit.OriginServerTS > best.OriginServerTS ||
-			edit.OriginServerTS == best.OriginServerTS && edit.ID > best.ID {
-			best = edit
-		}
-	}
-	return best
-}
-
-func (b *bundler) references(st *Stored) []byte {
-	var out []byte
-	for _, row := range b.rows[st.ID] {
-		ref := b.events[row.Event]
-		if row.RelType != relReference || ref == nil {
-			continue
-		}
-		if out != nil {
-			out = append(out, ',')
-		}
-		out = append(out, `{"event_id":`...)
-		out = appendString(out, string(ref.ID))
-		out = append(out, '}')
-	}
-	return out
-}
-
-// thread renders the summary of the thread that st is the root of.
+// appendThread renders the summary of the thread that root is the first event
+// of.
 // spec: client-server#server-side-aggregation-of-mthread-relationships
-func (b *bundler) thread(st *Stored) []byte {
-	var count int
-	var latest *Stored
-	participated := st.Sender == b.viewer.User
-	for _, row := range b.rows[st.ID] {
-		if row.RelType != relThread {
-			continue
-		}
-		count++
-		participated = participated || row.Sender == b.viewer.User
-		if ev := b.events[row.Event]; ev != nil {
-			latest = ev
-		}
-	}
-	if latest == nil {
-		return nil
-	}
+func (b *bundler) appendThread(out []byte, root, latest *Stored) []byte {
 	var unsigned []byte
-	if edit := b.latestEdit(latest); edit != nil {
+	if edit := b.edits[latest.ID]; edit != nil {
 		unsigned = append(unsigned, `{"m.relations":{"m.replace":`...)
 		unsigned = edit.AppendClient(unsigned, event.ClientFormat{})
 		unsigned = append(unsigned, `}}`...)
 	}
-	out := append([]byte(nil), `{"latest_event":`...)
+	out = append(out, `{"latest_event":`...)
 	out = latest.AppendClient(out, event.ClientFormat{Unsigned: json.RawMessage(unsigned)})
 	out = append(out, `,"count":`...)
-	out = strconv.AppendInt(out, int64(count), 10)
+	out = strconv.AppendInt(out, b.threads[root.ID].Replies, 10)
 	out = append(out, `,"current_user_participated":`...)
-	out = strconv.AppendBool(out, participated)
+	out = strconv.AppendBool(out, root.Sender == b.viewer.User || b.joined[root.ID])
 	return append(out, '}')
 }

@@ -22,6 +22,17 @@ var (
 		JOIN events e ON e.event_nid = r.event_nid
 		WHERE r.target = t.value AND r.rel_type = 'm.thread' AND r.sender = $2 AND e.room_nid = $3)`)
 
+	// A thread that lost a reply is as its last one leaves it. Its running count
+	// stays, since others are measured against it.
+	dropReply = db.SQL(`UPDATE threads SET replies = replies - 1,
+		latest = COALESCE((SELECT r.event_nid FROM relations r JOIN events e ON e.event_nid = r.event_nid
+			WHERE r.target = threads.root AND r.rel_type = 'm.thread' AND e.room_nid = threads.room_nid
+			ORDER BY r.position DESC LIMIT 1), latest),
+		position = COALESCE((SELECT r.position FROM relations r JOIN events e ON e.event_nid = r.event_nid
+			WHERE r.target = threads.root AND r.rel_type = 'm.thread' AND e.room_nid = threads.room_nid
+			ORDER BY r.position DESC LIMIT 1), position)
+		WHERE room_nid = $1 AND root = $2`)
+
 	eventsAfterTS  = db.SQL(selectEvents + `WHERE e.room_nid = $1 AND e.ts >= $2 AND (e.ts > $2 OR e.position > $3) AND e.position <> 0 AND e.flags = 0 ORDER BY e.ts, e.position LIMIT $4`)
 	eventsBeforeTS = db.SQL(selectEvents + `WHERE e.room_nid = $1 AND e.ts <= $2 AND (e.ts < $2 OR e.position < $3) AND e.position <> 0 AND e.flags = 0 ORDER BY e.ts DESC, e.position DESC LIMIT $4`)
 )

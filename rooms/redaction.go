@@ -91,5 +91,9 @@ func writeRedacted(tx *db.Tx, st *Stored) error {
 	if st.Relation.Target == "" {
 		return nil
 	}
-	return tx.Exec(deleteRelation, st.Relation.Target, st.NID)
+	err := tx.Exec(deleteRelation, st.Relation.Target, st.Relation.Type, st.Sender, st.NID)
+	if err != nil || st.Thread == "" || st.Position <= 0 { // what was before the room was known counts in no thread
+		return err
+	}
+	return tx.Exec(dropReply, st.Room, st.Thread)
 }

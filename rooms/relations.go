@@ -90,7 +90,7 @@ func scanThread(s db.Scanner) (t Thread, err error) {
 	return t, err
 }
 
-// Threads returns the threads with these roots; those that have no replies are
+// Threads returns the threads with these roots; those that never had a reply are
 // left out.
 func (e *Engine) Threads(ctx context.Context, r *Room, roots []matrix.EventID) (map[matrix.EventID]Thread, error) {
 	rows, err := db.All(ctx, e.DB, threadsByRoot, scanThread, r.NID, roots)

@@ -73,7 +73,7 @@ CREATE TABLE relations (
 	sender    TEXT NOT NULL,
 	rel_key   TEXT NOT NULL,
 	position  INTEGER NOT NULL,
-	PRIMARY KEY (target, event_nid)
+	PRIMARY KEY (target, rel_type, sender, event_nid)
 ) {without rowid};
 CREATE TABLE threads (
 	room_nid INTEGER NOT NULL,
@@ -152,15 +152,15 @@ var (
 	deleteMembership = db.SQL(`DELETE FROM memberships WHERE user_id = $1 AND room_nid = $2`)
 	markForgot       = db.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`)
 
-	insertRelation = db.SQL(`INSERT INTO relations (target, event_nid, rel_type, type, sender, rel_key, position) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (target, event_nid) DO NOTHING`)
-	deleteRelation = db.SQL(`DELETE FROM relations WHERE target = $1 AND event_nid = $2`)
+	insertRelation = db.SQL(`INSERT INTO relations (target, event_nid, rel_type, type, sender, rel_key, position) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (target, rel_type, sender, event_nid) DO NOTHING`)
+	deleteRelation = db.SQL(`DELETE FROM relations WHERE target = $1 AND rel_type = $2 AND sender = $3 AND event_nid = $4`)
 	annotationBy   = db.SQL(`SELECT event_nid FROM relations WHERE target = $1 AND rel_type = 'm.annotation' AND sender = $2 AND rel_key = $3 AND type = $4 LIMIT 1`)
 	relationsOf    = db.SQL(`SELECT target, event_nid, rel_type, type, sender, rel_key, position FROM relations WHERE target IN {texts $1} ORDER BY position, event_nid`)
 	upsertThread   = db.SQL(`INSERT INTO threads (room_nid, root, latest, position, replies, unread) VALUES ($1, $2, $3, $4, 1, $5)
 		ON CONFLICT (room_nid, root) DO UPDATE SET latest = excluded.latest, position = excluded.position,
 			replies = threads.replies + 1, unread = excluded.unread`)
 	threadsByRoot = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND root IN {texts $2}`)
-	threadsBefore = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND position < $2 ORDER BY position DESC LIMIT $3`)
+	threadsBefore = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND position < $2 AND replies > 0 ORDER BY position DESC LIMIT $3`)
 
 	insertTxn = db.SQL(`INSERT INTO txns (user_id, device_id, path, txn_id, event_nid, ts) VALUES ($1, $2, $3, $4, $5, $6)`)
 	txnsOf    = db.SQL(`SELECT path, txn_id, event_nid FROM txns WHERE user_id = $1 AND device_id = $2`)
