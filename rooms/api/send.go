@@ -39,8 +39,8 @@ func (a *API) send(ctx context.Context, c *httpx.Caller, q *sendRequest) (*event
 			return nil, matrix.BadJSON("A redaction needs the event_id of an event in redacts")
 		}
 		p.Redacts = content.Redacts
-	case matrix.TypeReaction:
-		if err := a.checkReaction(ctx, c, q); err != nil {
+	default:
+		if err := a.checkRelation(ctx, c, q); err != nil {
 			return nil, err
 		}
 	}
@@ -70,32 +70,6 @@ func (a *API) sendOnce(ctx context.Context, c *httpx.Caller, room matrix.RoomID,
 		return nil, err
 	}
 	return &eventAnswer{st.ID}, nil
-}
-
-// checkReaction refuses a second reaction of a user that says the same, unless
-// it is the first one's request that is sent again.
-// spec: client-server#avoiding-duplicate-annotations
-func (a *API) checkReaction(ctx context.Context, c *httpx.Caller, q *sendRequest) error {
-	var content struct {
-		RelatesTo struct {
-			Type   string         `json:"rel_type"`
-			Target matrix.EventID `json:"event_id"`
-			Key    string         `json:"key"`
-		} `json:"m.relates_to"`
-	}
-	rel := &content.RelatesTo
-	if json.Unmarshal(q.Body, &content) != nil || rel.Type != "m.annotation" || rel.Target == "" {
-		return nil
-	}
-	there, err := a.Engine.Annotated(ctx, rel.Target, c.User, q.Type, rel.Key)
-	if err != nil || !there {
-		return err
-	}
-	again, err := a.Engine.Sent(ctx, q.txn(c))
-	if err != nil || again {
-		return err
-	}
-	return matrix.NewError(400, matrix.CodeDuplicateAnnotation, "You have reacted so to the event already")
 }
 
 type stateRequest struct {
