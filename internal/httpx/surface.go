@@ -34,8 +34,9 @@ var surfaceDefs = []surfaceDef{
 // surface serves the routes of one part of the API.
 type surface struct {
 	surfaceDef
-	edge *Edge
-	mux  *http.ServeMux
+	edge   *Edge
+	mux    *http.ServeMux
+	routes []Route
 }
 
 // served is a route at its place.
@@ -62,6 +63,7 @@ func (s *surface) add(rt Route) {
 	for _, p := range rt.paths() {
 		s.mux.HandleFunc(rt.Method+" "+p, sv.serve)
 	}
+	s.routes = append(s.routes, rt)
 }
 
 // ServeHTTP is the frame around every request.

@@ -202,7 +202,8 @@ func UnknownToken(soft bool) *Error {
 // LimitExceeded is a 429 that says when to come back.
 // spec: client-server#rate-limiting
 func LimitExceeded(retryAfter time.Duration) *Error {
-	ms := max(retryAfter.Milliseconds(), 1)
+	// Rounded up: whoever comes back on time must not be early.
+	ms := max((retryAfter + time.Millisecond - 1).Milliseconds(), 1)
 	return NewError(http.StatusTooManyRequests, CodeLimitExceeded, "Too many requests; try again in %d ms", ms).
 		With("retry_after_ms", ms)
 }

@@ -44,6 +44,14 @@ func (s *Server) Register(localpart string) *Client {
 	return c
 }
 
+// Guest makes a guest's account.
+func (s *Server) Guest() *Client {
+	s.t.Helper()
+	c := s.Anonymous()
+	c.take(c.Must("POST", "/v3/register?kind=guest", JSON{}))
+	return c
+}
+
 // Login logs in on a new device.
 func (s *Server) Login(localpart string) *Client {
 	s.t.Helper()

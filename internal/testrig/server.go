@@ -30,6 +30,7 @@ type Options struct {
 	DataDir  string               // a new one if empty
 	Network  *Network             // one of its own if nil
 	Change   func(*config.Config) // the last word on the configuration
+	Log      slog.Handler         // warnings go to the test's output if nil
 }
 
 // Server is a running homeserver.
@@ -83,9 +84,12 @@ func Start(t testing.TB, o Options) *Server {
 		o.Change(cfg)
 	}
 	s := &Server{Name: o.Name, Clock: &Clock{}, Network: o.Network, Options: o, t: t, done: make(chan error, 1)}
+	if o.Log == nil {
+		o.Log = slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})
+	}
 	var err error
 	s.Server, err = server.New(t.Context(), cfg, server.Deps{
-		Now: s.Clock.Now, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Now: s.Clock.Now, Log: slog.New(o.Log),
 		Listen: o.Network.Listen,
 	})
 	if err != nil {
