@@ -131,13 +131,7 @@ func (e *Engine) once(ctx context.Context, k TxnKey, send func() (*Stored, error
 		if first {
 			// A commit that is under way goes on when the client hangs up; the
 			// result is known only when it ends, so it is waited for.
-			st, err := send()
-			var n state.EventNID
-			if err == nil {
-				n = st.NID
-			}
-			e.txns.finish(k, res, n)
-			return st, err
+			return e.first(k, res, send)
 		}
 		select {
 		case <-res.done:
@@ -152,6 +146,17 @@ func (e *Engine) once(ctx context.Context, k TxnKey, send func() (*Stored, error
 			return events[0], nil
 		}
 	}
+}
+
+// first runs a transaction. Whoever waits for it learns the end of it even if
+// it panics.
+func (e *Engine) first(k TxnKey, res *txnResult, send func() (*Stored, error)) (st *Stored, err error) {
+	var n state.EventNID
+	defer func() { e.txns.finish(k, res, n) }()
+	if st, err = send(); err == nil {
+		n = st.NID
+	}
+	return st, err
 }
 
 // PruneTxns forgets transaction ids that are too old to be sent again.

@@ -217,6 +217,9 @@ func (s *Service) getEvents(ctx context.Context, c *httpx.Caller, q *eventsReque
 		w = s.notifier.peek(p.room.NID, c.User, c.Device)
 		defer s.notifier.unpeek(p.room.NID, w)
 	}
+	if s.Sessions != nil && !s.Sessions.Live(ctx, c.User, c.Device, c.Token) {
+		return nil, matrix.UnknownToken(false)
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {

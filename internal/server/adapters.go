@@ -9,6 +9,7 @@ import (
 	"github.com/teahouse-chat/teahouse/accounts/profiles"
 	"github.com/teahouse-chat/teahouse/admin"
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/syncapi"
@@ -50,6 +51,12 @@ func (u *users) Sessions(ctx context.Context, user matrix.UserID) ([]admin.Sessi
 		sessions[i] = admin.Session{Device: d.ID, Addr: d.LastSeenIP, LastSeen: d.LastSeenTS}
 	}
 	return sessions, nil
+}
+
+// Live tells open requests whether their session still stands.
+func (u *users) Live(ctx context.Context, user matrix.UserID, device matrix.DeviceID, token string) bool {
+	alive, err := u.accounts.Alive(ctx, &httpx.Caller{User: user, Device: device, Token: token})
+	return alive && err == nil
 }
 
 // reportable says what may be reported: events that the user, as a member, can

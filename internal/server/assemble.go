@@ -60,7 +60,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}
 	users.accounts = s.Accounts
 	s.sync = syncapi.New(syncapi.Deps{
-		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Now: deps.Now, Log: deps.Log,
+		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Sessions: users, Now: deps.Now, Log: deps.Log,
 		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit,
 	})
 	s.Accounts.OnLogout(s.sync.EndSession)
