@@ -91,7 +91,7 @@ func (a *answer) join(rd *roomDelta, g *gathered, data []json.RawMessage) (said 
 	if rd.fresh() || a.q.full {
 		needed[a.d.user] = struct{}{}
 	}
-	if rd.fresh() || a.q.full || t.limited || memberEvents(t.events) {
+	if rd.fresh() || a.q.full || rd.membersChanged(a.d.upTo.position) {
 		if err := a.summary(rd, needed); err != nil {
 			return false, err
 		}
@@ -126,8 +126,15 @@ func (a *answer) read(rd *roomDelta, g *gathered) bool {
 		slices.ContainsFunc(g.own[rd.Room], func(r Receipt) bool { return r.Position > a.d.from.position })
 }
 
-func memberEvents(events []*rooms.Stored) bool {
-	return slices.ContainsFunc(events, func(ev *rooms.Stored) bool { return ev.Type == matrix.TypeMember && ev.IsState() })
+// membersChanged tells whether somebody came or went, shown or not. Where recent
+// events do not reach that far back, it may have been so.
+func (rd *roomDelta) membersChanged(upTo int64) bool {
+	if rd.marks.events <= rd.from {
+		return false
+	}
+	return rd.from < rd.view.RecentFrom || slices.ContainsFunc(rd.view.Recent, func(ev *rooms.Stored) bool {
+		return ev.Position > rd.from && ev.Position <= upTo && ev.IsState() && ev.Type == matrix.TypeMember
+	})
 }
 
 // timeline picks the room's events up to a position.

@@ -57,9 +57,11 @@ func (s *Service) stateDelta(ctx context.Context, rd *roomDelta, known, upTo int
 	}
 	at := end
 	if !v.after {
-		if at, err = s.stateAt(ctx, rd.room, rd.view, max(t.start, known)); err != nil {
+		start, err := s.stateAt(ctx, rd.room, rd.view, max(t.start, known))
+		if err != nil {
 			return nil, err
 		}
+		at = toldBy(start, end, t.events)
 	}
 	var nids, members []state.EventNID
 	if known == 0 {
@@ -73,9 +75,6 @@ func (s *Service) stateDelta(ctx context.Context, rd *roomDelta, known, upTo int
 			return nil, err
 		}
 		nids, members = changed(base, at)
-		if !v.after && at != end {
-			nids, members = unexplained(base, at, end, t.events, nids, members)
-		}
 	}
 	if v.lazy {
 		if members, err = s.needed(ctx, at, t, v, members); err != nil {
@@ -118,29 +117,27 @@ func changed(a, b *state.Map) (nids, members []state.EventNID) {
 	return nids, members
 }
 
-// unexplained adds what changed within the timeline without an event there to
-// say so: resolution of a fork may bring back older events.
-func unexplained(base, start, end *state.Map, timeline []*rooms.Stored, nids, members []state.EventNID) ([]state.EventNID, []state.EventNID) {
+// toldBy is the state that a client must have at the start of a timeline so that
+// with the state events of the timeline it comes to the end state. It differs
+// from the state at the start where an event is left out by a filter or hidden,
+// and where the resolution of a fork brought back an older one.
+func toldBy(start, end *state.Map, timeline []*rooms.Stored) *state.Map {
+	if start == end {
+		return start
+	}
 	told := map[state.KeyNID]bool{}
 	for _, ev := range timeline {
 		if ev.IsState() {
 			told[ev.Key] = true
 		}
 	}
+	var untold []state.Entry
 	for _, c := range state.Diff(start, end) {
-		if told[c.Key] || c.New == 0 {
-			continue
-		}
-		if old, _ := base.Get(c.Key); old == c.New {
-			continue
-		}
-		if rooms.MemberKey(c.Key) {
-			members = append(members, c.New)
-		} else {
-			nids = append(nids, c.New)
+		if !told[c.Key] {
+			untold = append(untold, state.Entry{Key: c.Key, Event: c.New})
 		}
 	}
-	return nids, members
+	return start.Apply(untold)
 }
 
 // needed adds to the members that changed those whom the answer mentions, except

@@ -11,36 +11,36 @@ import (
 // written is the newest message of a user, by thread.
 var _ = db.Schema("syncapi", `
 CREATE TABLE receipts (
-	room_nid  BIGINT NOT NULL,
+	room_nid  INTEGER NOT NULL,
 	user_id   TEXT NOT NULL,
 	type      TEXT NOT NULL,
 	thread    TEXT NOT NULL,
 	event_id  TEXT NOT NULL,
-	event_pos BIGINT NOT NULL,
-	unread    BIGINT NOT NULL,
-	ts        BIGINT NOT NULL,
-	position  BIGINT NOT NULL,
+	event_pos INTEGER NOT NULL,
+	unread    INTEGER NOT NULL,
+	ts        INTEGER NOT NULL,
+	position  INTEGER NOT NULL,
 	PRIMARY KEY (room_nid, user_id, type, thread)
-);
+) {without rowid};
 CREATE INDEX receipts_position ON receipts (room_nid, position);
 CREATE INDEX receipts_user ON receipts (user_id);
 CREATE TABLE highlights (
-	room_nid  BIGINT NOT NULL,
+	room_nid  INTEGER NOT NULL,
 	user_id   TEXT NOT NULL,
-	event_pos BIGINT NOT NULL,
+	event_pos INTEGER NOT NULL,
 	thread    TEXT NOT NULL,
 	sender    TEXT NOT NULL,
-	event_nid BIGINT NOT NULL,
+	event_nid INTEGER NOT NULL,
 	PRIMARY KEY (room_nid, user_id, event_pos)
-);
+) {without rowid};
 CREATE TABLE written (
 	user_id   TEXT NOT NULL,
-	room_nid  BIGINT NOT NULL,
+	room_nid  INTEGER NOT NULL,
 	thread    TEXT NOT NULL,
-	event_pos BIGINT NOT NULL,
-	unread    BIGINT NOT NULL,
+	event_pos INTEGER NOT NULL,
+	unread    INTEGER NOT NULL,
 	PRIMARY KEY (user_id, room_nid, thread)
-);
+) {without rowid};
 `)
 
 const selectReceipts = `SELECT room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position FROM receipts `
