@@ -172,7 +172,7 @@ func TestUnreadCountsByThread(t *testing.T) {
 			alice.Say(room, fmt.Sprint("more", i), "more")
 		}
 		check("many", "291/1", "290/0 1/1", root)
-		s = s.Restart()
+		s.Restart()
 		check("many, after a restart", "291/1", "290/0 1/1", root)
 	})
 }

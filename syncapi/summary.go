@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
@@ -29,7 +30,7 @@ func (a *answer) summary(rd *roomDelta, needed map[matrix.UserID]struct{}) error
 		return err
 	}
 	if !named {
-		heroes, err := a.s.heroes(a.ctx, v, a.d.user)
+		heroes, err := a.s.heroes(a.ctx, rd, a.d.user)
 		if err != nil {
 			return err
 		}
@@ -66,18 +67,52 @@ func (s *Service) named(ctx context.Context, m *state.Map) (bool, error) {
 // heroesAtATime is how many members are looked at at once.
 const heroesAtATime = 32
 
+// heroes keeps the first members of rooms, which are the same for all who ask,
+// the user who asks aside.
+type heroes struct {
+	mu    sync.Mutex
+	rooms map[rooms.RoomNID]firstMembers
+}
+
+type firstMembers struct {
+	state *state.Map // that they were found in
+	there bool       // joined or invited, as opposed to gone
+	users []matrix.UserID
+}
+
+const heroRooms = 10_000
+
 // heroes are the first members other than the user who are joined or invited or,
 // if there are none, who were.
-func (s *Service) heroes(ctx context.Context, v *rooms.View, user matrix.UserID) ([]matrix.UserID, error) {
-	want := min(maxHeroes, v.Joined+v.Invited-1)
-	if want > 0 {
-		return s.firstMembers(ctx, v.State, user, want, matrix.MembershipJoin, matrix.MembershipInvite)
+func (s *Service) heroes(ctx context.Context, rd *roomDelta, user matrix.UserID) ([]matrix.UserID, error) {
+	v, there := rd.view, rd.view.Joined+rd.view.Invited > 1
+	s.first.mu.Lock()
+	first := s.first.rooms[rd.Room]
+	s.first.mu.Unlock()
+	if first.state != v.State || first.there != there {
+		memberships, want := []string{matrix.MembershipLeave, matrix.MembershipBan}, maxHeroes+1
+		if there {
+			memberships = []string{matrix.MembershipJoin, matrix.MembershipInvite}
+			want = min(want, v.Joined+v.Invited)
+		}
+		users, err := s.firstMembers(ctx, v.State, want, memberships)
+		if err != nil {
+			return nil, err
+		}
+		first = firstMembers{v.State, there, users}
+		s.first.mu.Lock()
+		if len(s.first.rooms) >= heroRooms {
+			clear(s.first.rooms)
+		}
+		s.first.rooms[rd.Room] = first
+		s.first.mu.Unlock()
 	}
-	return s.firstMembers(ctx, v.State, user, maxHeroes, matrix.MembershipLeave, matrix.MembershipBan)
+	others := slices.DeleteFunc(slices.Clone(first.users), func(u matrix.UserID) bool { return u == user })
+	return others[:min(len(others), maxHeroes)], nil
 }
 
 // firstMembers finds members by the order of their events.
-func (s *Service) firstMembers(ctx context.Context, m *state.Map, user matrix.UserID, want int, memberships ...string) ([]matrix.UserID, error) {
+func (s *Service) firstMembers(ctx context.Context, m *state.Map, want int, memberships []string) ([]matrix.UserID, error) {
 	found := []matrix.UserID{}
 	for above := state.EventNID(0); len(found) < want; {
 		next := smallestMembers(m, above)
@@ -91,7 +126,7 @@ func (s *Service) firstMembers(ctx context.Context, m *state.Map, user matrix.Us
 		}
 		for _, ev := range events {
 			u := matrix.UserID(ev.StateKey())
-			if len(found) < want && u != user && slices.Contains(memberships, ev.Membership()) {
+			if len(found) < want && slices.Contains(memberships, ev.Membership()) {
 				found = append(found, u)
 			}
 		}

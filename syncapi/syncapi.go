@@ -85,6 +85,7 @@ type Service struct {
 	counts   *counts
 	lazy     *lazyMembers
 	filters  *filterCache
+	first    heroes
 	epoch    int64
 }
 
@@ -97,6 +98,7 @@ func New(d Deps) *Service {
 		d.MaxTimeline = defaultMaxTimeline
 	}
 	s := &Service{Deps: d, epoch: d.Now().UnixMilli(), lazy: newLazyMembers(), filters: newFilterCache(d.Data)}
+	s.first.rooms = map[rooms.RoomNID]firstMembers{}
 	s.notifier = newNotifier(d)
 	s.receipts = newReceipts(d)
 	s.counts = newCounts(d, s.receipts)
