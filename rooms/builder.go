@@ -90,11 +90,15 @@ func (b *Builder) Joined() int { return b.head.joined }
 // State returns the room's state event, what was appended included; nil if
 // there is none.
 func (b *Builder) State(typ, stateKey string) (*Stored, error) {
-	key, err := b.key(auth.Key{Type: typ, StateKey: stateKey})
+	return b.stateIn(b.head.state, auth.Key{Type: typ, StateKey: stateKey})
+}
+
+func (b *Builder) stateIn(m *state.Map, k auth.Key) (*Stored, error) {
+	key, err := b.key(k)
 	if err != nil {
 		return nil, err
 	}
-	nid, ok := b.head.state.Get(key)
+	nid, ok := m.Get(key)
 	if !ok {
 		return nil, nil
 	}
@@ -167,16 +171,15 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev, authState, authEvents, err := b.build(p)
+	if len(b.head.extremities) > maxPrevEvents {
+		return b.appendMerging(p)
+	}
+	ev, authState, authEvents, err := b.build(p, b.head.state, b.head.extremities)
 	if err != nil {
 		return nil, err
 	}
 	if err := auth.Check(ev, authState); err != nil {
-		var r *auth.Rejection
-		if errors.As(err, &r) {
-			return nil, matrix.Forbidden("%s", r.Why).Because(r)
-		}
-		return nil, err
+		return nil, forbidden(err)
 	}
 	if b.creating && len(b.events) == 0 {
 		b.room.ID = ev.RoomID
@@ -201,8 +204,8 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 }
 
 // build makes the signed event, the view of the state that authorises it, and the
-// numbers of its auth events.
-func (b *Builder) build(p Proto) (ev *event.Event, st auth.State, nids []state.EventNID, err error) {
+// numbers of its auth events. It goes on top of prevs, where the state is before.
+func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *event.Event, st auth.State, nids []state.EventNID, err error) {
 	v := b.room.Version
 	stateOf := make(authState, 0, 8)
 	d := event.Draft{
@@ -216,7 +219,7 @@ func (b *Builder) build(p Proto) (ev *event.Event, st auth.State, nids []state.E
 		d.RoomID, d.OriginServerTS = "", b.e.createTime(d.OriginServerTS)
 	}
 	for _, k := range auth.Needed(v, p.Type, p.StateKey, p.Sender, p.Content) {
-		st, err := b.State(k.Type, k.StateKey)
+		st, err := b.stateIn(before, k)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -237,7 +240,7 @@ func (b *Builder) build(p Proto) (ev *event.Event, st auth.State, nids []state.E
 			stateOf = append(stateOf, create.Event)
 		}
 	}
-	for _, x := range b.head.extremities {
+	for _, x := range prevs {
 		d.PrevEvents = append(d.PrevEvents, x.ref)
 		d.Depth = max(d.Depth, x.depth)
 	}
@@ -458,6 +461,15 @@ func (s authState) Event(typ, stateKey string) *event.Event {
 		}
 	}
 	return nil
+}
+
+// forbidden tells the sender of an event which rule it breaks.
+func forbidden(err error) error {
+	var r *auth.Rejection
+	if errors.As(err, &r) {
+		return matrix.Forbidden("%s", r.Why).Because(r)
+	}
+	return err
 }
 
 // formatError tells the sender of an event what is wrong with it.

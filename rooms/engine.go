@@ -25,7 +25,7 @@ const (
 	usersKept   = 20_000
 	devicesKept = 20_000
 	// A branch is a whole state, as far as it shares nothing with others.
-	branchesKept = 128
+	branchesKept = 512
 	mergesKept   = 256
 	authsKept    = 100_000
 )

@@ -245,6 +245,45 @@ func (b *Builder) storedAll(nids []state.EventNID, arriving *Stored) ([]*Stored,
 	return events, nil
 }
 
+// maxPrevEvents is how many forward extremities an event can join.
+// spec: rooms/v12#event-format
+const maxPrevEvents = 20
+
+var errNotRedacted = matrix.Forbidden("The room does not let you redact the event")
+
+// appendMerging is Append in a room with more branches than an event can join:
+// it joins the oldest ones, and goes the way of an event of another server.
+func (b *Builder) appendMerging(p Proto) (*Stored, error) {
+	b.hurried = true // the event is another one at the next call, so nothing could be prepared for it
+	prevs := b.head.extremities[:maxPrevEvents]
+	nids := make([]SnapshotNID, len(prevs))
+	for i, x := range prevs {
+		nids[i] = x.snapshot
+	}
+	m, err := b.merge(sortedSnapshots(nids), nil)
+	if err != nil {
+		return nil, err
+	}
+	ev, _, _, err := b.build(p, m.state, prevs)
+	if err != nil {
+		return nil, err
+	}
+	before, head := *b, b.head.clone()
+	out, err := b.admit(Incoming{Event: ev})
+	switch {
+	case err != nil:
+		return nil, err
+	case out.Event != nil && out.Event.Flags == 0:
+		return out.Event, nil
+	}
+	b.head.pending.remove(b.events[len(before.events):])
+	*b, b.head = before, head
+	if out.Why == nil {
+		out.Why = errNotRedacted
+	}
+	return nil, forbidden(out.Why)
+}
+
 // sortedSnapshots are the distinct snapshots, ascending.
 func sortedSnapshots(nids []SnapshotNID) []SnapshotNID {
 	nids = slices.Clone(nids)

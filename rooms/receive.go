@@ -413,19 +413,13 @@ func (b *Builder) stateFor(m *state.Map, ev *event.Event) (authState, error) {
 	}
 	st := make(authState, 0, len(keys))
 	for _, k := range keys {
-		key, err := b.key(k)
+		s, err := b.stateIn(m, k)
 		if err != nil {
 			return nil, err
 		}
-		nid, ok := m.Get(key)
-		if !ok {
-			continue
+		if s != nil {
+			st = append(st, s.Event)
 		}
-		s, err := b.stored(nid)
-		if err != nil {
-			return nil, err
-		}
-		st = append(st, s.Event)
 	}
 	return st, nil
 }

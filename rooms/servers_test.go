@@ -1,6 +1,7 @@
 package rooms_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
@@ -27,31 +29,42 @@ type server struct {
 	key  event.SigningKey
 	room matrix.RoomID
 	v    *event.Version
+	url  string
 }
 
-func newServer(t testing.TB, name string, d *db.DB) *server {
+// newServer makes a server with a database of the kind.
+func newServer(t testing.TB, name, kind string) *server {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{t: t, name: matrix.ServerName(name), user: matrix.UserID("@user:" + name), key: event.SigningKey{ID: "ed25519:1", Private: private}}
-	s.Engine = s.open(d)
+	s.url = dbtest.URL(t, kind)
+	s.open()
+	t.Cleanup(func() { s.DB.Close() })
 	return s
 }
 
-func (s *server) open(d *db.DB) *rooms.Engine {
+func (s *server) open() {
 	s.t.Helper()
-	e, err := rooms.New(rooms.Deps{DB: d, ServerName: s.name, Key: s.key, Now: time.Now, Rand: rand.Reader})
+	d, err := db.Open(context.Background(), s.url, db.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return e
+	s.Engine, err = rooms.New(rooms.Deps{DB: d, ServerName: s.name, Key: s.key, Now: time.Now, Rand: rand.Reader})
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
-// restart replaces the engine by one that knows nothing but the database.
+// restart starts the server anew, with nothing but the database.
 func (s *server) restart() {
-	s.Engine = s.open(s.DB)
+	s.t.Helper()
+	if err := s.DB.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.open()
 }
 
 // found makes a public room in which users need little power.
@@ -290,9 +303,9 @@ func (s *server) send(p rooms.Proto) *event.Event {
 }
 
 // three are servers a, b and c in a room that a has made.
-func three(t testing.TB, v *event.Version, d ...*db.DB) (a, b, c *server) {
+func three(t testing.TB, v *event.Version, kind string) (a, b, c *server) {
 	t.Helper()
-	a, b, c = newServer(t, "a", d[0]), newServer(t, "b", d[1]), newServer(t, "c", d[2])
+	a, b, c = newServer(t, "a", kind), newServer(t, "b", "sqlite"), newServer(t, "c", "sqlite")
 	a.found(v)
 	b.joinVia(a)
 	join := c.joinVia(a)
