@@ -60,24 +60,32 @@ func (c *userCache) publish(done *Committed) {
 	}
 }
 
-func (c *userCache) of(ctx context.Context, u matrix.UserID) ([]Membership, error) {
+func (c *userCache) of(ctx context.Context, u matrix.UserID) (all []Membership, err error) {
+	err = c.with(ctx, u, func(rooms map[RoomNID]Membership) { all = slices.Collect(maps.Values(rooms)) })
+	return all, err
+}
+
+// with shows a user's memberships to fn while the cache is locked.
+func (c *userCache) with(ctx context.Context, u matrix.UserID, fn func(map[RoomNID]Membership)) error {
 	for {
 		c.mu.Lock()
 		if rooms, ok := c.users.Get(u); ok {
-			defer c.mu.Unlock()
-			return slices.Collect(maps.Values(rooms)), nil
+			fn(rooms)
+			c.mu.Unlock()
+			return nil
 		}
 		began := c.clock
 		c.mu.Unlock()
 		rooms, err := c.read(ctx, u)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c.mu.Lock()
 		if c.clock == began {
 			c.users.Add(u, rooms)
-			defer c.mu.Unlock()
-			return slices.Collect(maps.Values(rooms)), nil
+			fn(rooms)
+			c.mu.Unlock()
+			return nil
 		}
 		c.mu.Unlock()
 	}
@@ -104,16 +112,13 @@ func (e *Engine) Memberships(ctx context.Context, u matrix.UserID) ([]Membership
 // Membership returns a local user's membership in a room; its Membership is ""
 // if there never was one.
 func (e *Engine) Membership(ctx context.Context, r *Room, u matrix.UserID) (Membership, error) {
-	all, err := e.users.of(ctx, u)
-	if err != nil {
-		return Membership{}, err
-	}
-	for _, m := range all {
-		if m.Room == r.NID {
-			return m, nil
+	own := Membership{Room: r.NID, RoomID: r.ID}
+	err := e.users.with(ctx, u, func(rooms map[RoomNID]Membership) {
+		if m, ok := rooms[r.NID]; ok {
+			own = m
 		}
-	}
-	return Membership{Room: r.NID, RoomID: r.ID}, nil
+	})
+	return own, err
 }
 
 // Forget takes a room that the user has left from what they see of it.
