@@ -104,7 +104,7 @@ func (s *Service) sort(ctx context.Context, d *delta, c *changes, memberships []
 		}
 		switch {
 		case m.Membership == matrix.MembershipJoin:
-		case m.Forgotten || !news:
+		case !news || m.Forgotten && d.initial: // other devices must learn of the end of what was forgotten
 			continue
 		case m.Membership == matrix.MembershipLeave, m.Membership == matrix.MembershipBan:
 			if d.initial && !left {
