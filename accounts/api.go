@@ -13,26 +13,26 @@ func (a *Accounts) Routes() []httpx.Route {
 	const v1, v3 = "/_matrix/client/v1/", "/_matrix/client/v3/"
 	login, registration := httpx.Limit(LimitLogin), httpx.Limit(LimitRegistration)
 	return []httpx.Route{
-		Guarded("POST", v3+"register", a.register, httpx.OptionalAuth, registration),
+		httpx.JSON("POST", v3+"register", a.register, httpx.OptionalAuth, registration),
 		httpx.JSON("GET", v3+"register/available", a.checkAvailable, httpx.NoAuth, registration),
 		httpx.JSON("GET", v1+"register/m.login.registration_token/validity", a.tokenValidity, httpx.NoAuth, registration),
 
 		httpx.JSON("GET", v3+"login", a.loginFlows, httpx.NoAuth),
 		httpx.JSON("POST", v3+"login", a.login, httpx.OptionalAuth, login),
-		Guarded("POST", v1+"login/get_token", a.getLoginToken, httpx.EmptyBodyOK, login),
+		httpx.JSON("POST", v1+"login/get_token", a.getLoginToken, httpx.EmptyBodyOK, login),
 		httpx.JSON("POST", v3+"refresh", a.refresh, httpx.NoAuth, login),
 		httpx.JSON("POST", v3+"logout", a.logout, httpx.EmptyBodyOK, httpx.GuestsAllowed),
 		httpx.JSON("POST", v3+"logout/all", a.logoutAll, httpx.EmptyBodyOK, httpx.GuestsAllowed),
 
 		httpx.JSON("GET", v3+"account/whoami", a.whoami, httpx.GuestsAllowed),
-		Guarded("POST", v3+"account/password", a.changePassword, login),
-		Guarded("POST", v3+"account/deactivate", a.deactivate, httpx.EmptyBodyOK, login),
+		httpx.JSON("POST", v3+"account/password", a.changePassword, login),
+		httpx.JSON("POST", v3+"account/deactivate", a.deactivate, httpx.EmptyBodyOK, login),
 
 		httpx.JSON("GET", v3+"devices", a.devices, httpx.GuestsAllowed),
 		httpx.JSON("GET", v3+"devices/{deviceId}", a.device, httpx.GuestsAllowed),
 		httpx.JSON("PUT", v3+"devices/{deviceId}", a.putDevice, httpx.GuestsAllowed),
-		Guarded("DELETE", v3+"devices/{deviceId}", a.deleteDevice, httpx.EmptyBodyOK),
-		Guarded("POST", v3+"delete_devices", a.bulkDelete),
+		httpx.JSON("DELETE", v3+"devices/{deviceId}", a.deleteDevice, httpx.EmptyBodyOK),
+		httpx.JSON("POST", v3+"delete_devices", a.bulkDelete),
 
 		httpx.Raw("GET", v3+"auth/{stage}/fallback/web", a.fallbackPage, httpx.NoAuth),
 		httpx.Raw("POST", v3+"auth/{stage}/fallback/web", a.fallbackSubmit, httpx.NoAuth, registration),

@@ -19,7 +19,6 @@ type registerRequest struct {
 	InhibitLogin bool    `json:"inhibit_login"`
 	deviceRequest
 	Auth json.RawMessage `json:"auth"`
-	Body json.RawMessage `body:"raw"`
 }
 
 // register makes an account.
@@ -42,7 +41,7 @@ func (a *Accounts) register(ctx context.Context, c *httpx.Caller, q *registerReq
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.UIA.require(ctx, &httpx.Caller{}, UIARequest{"POST register", q.Body}, q.Auth, a.registrationFlows())
+	p, err := a.UIA.require(ctx, &httpx.Caller{}, a.registration(q), q.Auth, a.registrationFlows())
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +50,17 @@ func (a *Accounts) register(ctx context.Context, c *httpx.Caller, q *registerReq
 		return nil, err
 	}
 	return a.create(ctx, n)
+}
+
+// registration is what the authentication is for: the name alone, since clients
+// vary the rest. A session that a client began to learn the flows, before its
+// user had chosen a name, is good for any.
+func (a *Accounts) registration(q *registerRequest) UIARequest {
+	r := UIARequest{Endpoint: "POST register"}
+	if q.Username != nil && !a.UIA.begun(r, q.Auth) {
+		r.Body, _ = json.Marshal(map[string]string{"username": *q.Username}) // a string always can be
+	}
+	return r
 }
 
 // newPerson checks all that can be checked before the authentication.

@@ -27,6 +27,21 @@ func TestRegister(t *testing.T) {
 		r.do("GET", v3+"devices/xyzzy", p.str("access_token"), nil).want(200).
 			shape("device_id", "display_name", "last_seen_ts", "last_seen_ip")
 
+		// A client may ask for the flows before its user has chosen anything.
+		s := r.do("POST", v3+"register", "", obj{}).want(401).shape("session", "flows", "params", "completed").str("session")
+		body = obj{"username": "later", "password": "p", "initial_device_display_name": "Web", "auth": obj{"session": s}}
+		r.do("POST", v3+"register", "", body).want(401)
+		body["auth"] = obj{"type": StageDummy, "session": s}
+		r.do("POST", v3+"register", "", body).want(200)
+		// Of one session one account is made.
+		body["username"], body["auth"] = "another", obj{"session": s}
+		s = r.do("POST", v3+"register", "", body).want(401).str("session")
+		// Now the name counts, and nothing else.
+		body["username"], body["auth"] = "different", obj{"type": StageDummy, "session": s}
+		r.do("POST", v3+"register", "", body).want(403, matrix.CodeForbidden)
+		body["username"], body["password"], body["inhibit_login"] = "another", "q", true
+		r.do("POST", v3+"register", "", body).want(200)
+
 		// In one step, and with refresh.
 		dummy := obj{"type": StageDummy}
 		r.do("POST", v3+"register", "", obj{"username": "one", "password": "p", "auth": dummy, "refresh_token": true}).want(200).

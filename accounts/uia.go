@@ -84,9 +84,9 @@ func newUIA(a *Accounts) *UIA {
 }
 
 // Require returns nil once the caller has completed one of the flows for this
-// very request, and uses the session up. Until then it returns a *Challenge for
-// the client, or a *matrix.Error that ends the attempt. auth is the request's
-// auth member, nil if there is none. Routes made by Guarded answer challenges.
+// very request, and uses the session up. Until then it returns a *matrix.Error: a
+// challenge for the client, or the end of the attempt. auth is the request's
+// auth member, nil if there is none.
 func (u *UIA) Require(ctx context.Context, c *httpx.Caller, r UIARequest, auth json.RawMessage, flows []Flow) error {
 	_, err := u.require(ctx, c, r, auth, flows)
 	return err
@@ -122,6 +122,18 @@ func (u *UIA) require(ctx context.Context, c *httpx.Caller, r UIARequest, auth j
 		return p, nil
 	}
 	return proof{}, u.challenge(s, nil)
+}
+
+// begun tells whether auth goes on with a session that somebody without an
+// account began for just this request.
+func (u *UIA) begun(r UIARequest, auth json.RawMessage) bool {
+	var in authData
+	if absent(auth) || json.Unmarshal(auth, &in) != nil {
+		return false // require says what is wrong
+	}
+	binding, err := bindUIA("", r)
+	s := u.find(in.Session)
+	return err == nil && s != nil && s.binding == binding
 }
 
 // attempt runs a stage. Its error is a challenge if the client may try again.

@@ -72,7 +72,7 @@ const (
 // says what to do next; the cause goes to the log only.
 type Error struct {
 	Status int            // the HTTP status
-	Code   Code           // errcode
+	Code   Code           // errcode; "" leaves errcode and error out of the answer
 	Text   string         // error
 	Extra  map[string]any // further members of the answer, such as soft_logout
 	cause  error
@@ -111,12 +111,15 @@ func (e *Error) With(key string, value any) *Error {
 	return &c
 }
 
-// MarshalJSON gives the standard error response.
+// MarshalJSON gives the standard error response. Without a Code, as where a
+// client is asked to authenticate, it has only the further members.
 func (e *Error) MarshalJSON() ([]byte, error) {
 	body := make(map[string]any, len(e.Extra)+2)
 	maps.Copy(body, e.Extra)
-	body["errcode"] = e.Code
-	body["error"] = e.Text
+	if e.Code != "" {
+		body["errcode"] = e.Code
+		body["error"] = e.Text
+	}
 	return json.Marshal(body)
 }
 
