@@ -59,6 +59,7 @@ type fetched struct {
 	merges   map[string]*merged
 	auths    map[state.EventNID][]state.EventNID
 	// of events of other servers
+	taken     map[matrix.EventID]bool // ids that another room claims
 	numbers   map[matrix.EventID]int64
 	snapshots map[*merged]*branch          // stored by events that are being committed
 	builtOn   map[matrix.EventID]bool      // unknown events that known ones build on
@@ -262,8 +263,8 @@ func (b *Builder) advance(st *Stored) error {
 		if err != nil {
 			return err
 		}
-		if key == 0 {
-			return &need{key: &k, allot: true}
+		if key == 0 { // the database has been asked, and a second signature costs more than a number
+			key = b.e.keys.number(k)
 		}
 		st.Key = key
 		st.Replaces, _ = h.state.Get(key)

@@ -93,14 +93,20 @@ func (t *keyTable) allotAll(ctx context.Context, keys []auth.Key) (map[auth.Key]
 	return found, nil
 }
 
-// number gives a key a new number; t.allotting is held.
+// number gives a new number to a key that the database was found not to have,
+// unless somebody else has done so since.
 func (t *keyTable) number(k auth.Key) state.KeyNID {
-	n := state.KeyNID(t.seq.Next() << 1)
+	fresh := state.KeyNID(t.seq.Next() << 1)
 	if k.Type == matrix.TypeMember {
-		n |= 1
+		fresh |= 1
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.unstored[k] = n
-	return n
+	for _, there := range []map[auth.Key]state.KeyNID{t.young, t.unstored, t.old} {
+		if n, ok := there[k]; ok {
+			return n
+		}
+	}
+	t.unstored[k] = fresh
+	return fresh
 }

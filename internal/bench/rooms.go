@@ -28,12 +28,12 @@ func create(ctx context.Context, b *bench) error {
 // members, in several rooms one after another, and up to 5,000.
 func join(ctx context.Context, b *bench) error {
 	const from, to = 20, 80
-	users, err := b.people(ctx, to)
-	if err != nil {
-		return err
-	}
 	var small run
-	for range b.n(30, 3) {
+	for range b.n(20, 3) {
+		users, err := b.people(ctx, to) // new ones each time, as those of the large room are
+		if err != nil {
+			return err
+		}
 		place, err := b.place(ctx, users[:from])
 		if err != nil {
 			return err
@@ -45,7 +45,7 @@ func join(ctx context.Context, b *bench) error {
 		small.count, small.cpu, small.elapsed = small.count+r.count, small.cpu+r.cpu, small.elapsed+r.elapsed
 	}
 	size, last := b.n(5000, 400), b.n(1000, 100)
-	users, err = b.people(ctx, size)
+	users, err := b.people(ctx, size)
 	if err != nil {
 		return err
 	}
