@@ -153,16 +153,20 @@ func (s *Service) checkRejoin(ctx context.Context, d *delta, rd *roomDelta) erro
 const memberHops = 32
 
 // membershipAt is the user's membership in the room just after a position: what
-// their newest member event up to there says.
+// their newest member event up to there says. Where the resolution of a fork
+// brought the membership, events do not tell, and the state is asked.
 func (s *Service) membershipAt(ctx context.Context, rd *roomDelta, user matrix.UserID, position int64) (string, error) {
 	nid := rd.Event
-	for range memberHops {
+	for hop := range memberHops {
 		if nid == 0 {
 			return "", nil
 		}
 		events, err := s.Rooms.Events(ctx, []state.EventNID{nid})
 		if err != nil {
 			return "", err
+		}
+		if hop == 0 && events[0].Position != rd.Position {
+			break
 		}
 		if events[0].Position <= position {
 			return events[0].Membership(), nil

@@ -55,19 +55,9 @@ func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]
 		if err != nil {
 			return nil, err
 		}
-		kept := list[:0]
-		for _, p := range list {
-			ok := p.user == d.user
-			if !ok {
-				if ok, err = s.meets(ctx, mine, p.user); err != nil {
-					return nil, err
-				}
-			}
-			if ok {
-				kept = append(kept, p)
-			}
+		if list, err = s.acquaintances(ctx, d.user, mine, list); err != nil {
+			return nil, err
 		}
-		list = kept
 	}
 	if !d.initial {
 		list = append(list, s.newcomers(d, list)...)
@@ -79,6 +69,27 @@ func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]
 		}
 	}
 	return events, nil
+}
+
+// acquaintances leaves the people who are in one of the rooms, and the user.
+func (s *Service) acquaintances(ctx context.Context, user matrix.UserID, in map[rooms.RoomNID]struct{}, list []seen) ([]seen, error) {
+	kept := list[:0]
+	for some := range slices.Chunk(list, 64) {
+		known := s.notifier.meet(some, in)
+		for i, p := range some {
+			var err error
+			ok := p.user == user || known[i] == yes
+			if !ok && known[i] == unknown {
+				if ok, err = s.meets(ctx, in, p.user); err != nil {
+					return nil, err
+				}
+			}
+			if ok {
+				kept = append(kept, p)
+			}
+		}
+	}
+	return kept, nil
 }
 
 // newcomers are the people of rooms that are new to the client.

@@ -77,13 +77,9 @@ func (a *answer) leave() error {
 		if err != nil {
 			return err
 		}
-		before := ""
-		if member[0].Replaces != 0 {
-			old, err := a.s.Rooms.Events(a.ctx, []state.EventNID{member[0].Replaces})
-			if err != nil {
-				return err
-			}
-			before = old[0].Membership()
+		before, err := a.s.membershipAt(a.ctx, rd, a.d.user, rd.Position-1)
+		if err != nil {
+			return err
 		}
 		a.buf = append(appendName(a.buf, rd.RoomID), '{')
 		if before == matrix.MembershipJoin {

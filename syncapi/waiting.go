@@ -44,6 +44,37 @@ func (n *notifier) since(rec *record, s stand) changes {
 	return c
 }
 
+// knowledge is what the notifier can tell without asking anybody.
+type knowledge uint8
+
+const (
+	unknown knowledge = iota
+	no
+	yes
+)
+
+// meet tells of people whether they are in one of the rooms, as far as they are
+// connected.
+func (n *notifier) meet(people []seen, in map[rooms.RoomNID]struct{}) []knowledge {
+	known := make([]knowledge, len(people))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, p := range people {
+		rec := n.users[p.user]
+		if rec == nil || rec.floor == (stand{}) { // not there, or its rooms are just being read
+			continue
+		}
+		known[i] = no
+		for nid, m := range rec.rooms {
+			if _, mine := in[nid]; mine && m.joined {
+				known[i] = yes
+				break
+			}
+		}
+	}
+	return known
+}
+
 // stand is where everybody stands who has seen everything.
 func (n *notifier) stand() stand {
 	n.mu.Lock()
