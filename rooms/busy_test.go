@@ -1,10 +1,14 @@
 package rooms_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/event"
@@ -73,4 +77,87 @@ func checkOracle(t *testing.T, s *server) {
 		p.oracle.learn(st.Event)
 	}
 	p.check(s)
+}
+
+// TestReceiveAfterFailedCommits brings events in while commits of local events
+// fail: what was built on those fails with them, and is brought in again.
+func TestReceiveAfterFailedCommits(t *testing.T) {
+	a, b := two(t, lookup(t, "12"))
+	broken := errors.New("broken")
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			_, err := a.Update(t.Context(), a.room, a.user, func(b *rooms.Builder) error {
+				b.Then(func(*db.Tx) error { return broken })
+				_, err := b.Append(message("is lost"))
+				return err
+			})
+			if !errors.Is(err, broken) {
+				t.Errorf("a broken commit: %v", err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for i := range 30 {
+		ev := b.say(fmt.Sprint(i))
+		for {
+			out, err := a.Receive(t.Context(), a.room, []rooms.Incoming{{Event: ev}})
+			if err != nil {
+				continue // the room failed as often as it is tried
+			}
+			if out[0].Event == nil || out[0].Event.Flags != 0 {
+				t.Fatalf("%+v", out)
+			}
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+	a.restart()
+	checkOracle(t, a)
+}
+
+// TestOneIDInTwoRooms brings events with one id, as servers can make them in the
+// first room versions, into two rooms at the same time. One of them wins, and no
+// write fails.
+func TestOneIDInTwoRooms(t *testing.T) {
+	a := newServer(t, "a", "sqlite")
+	a.found(lookup(t, "1"))
+	copied := *a
+	other := &copied
+	other.found(a.v)
+	for i := range 20 {
+		var wg sync.WaitGroup
+		var taken atomic.Int32
+		for _, s := range []*server{a, other} {
+			ev := s.forge(draft{sender: s.user, typ: matrix.TypeMessage, content: `{}`, prev: s.extremities(), from: current(s.events()), depth: 10})
+			var fields map[string]json.RawMessage
+			if err := json.Unmarshal(ev.JSON, &fields); err != nil {
+				t.Fatal(err)
+			}
+			fields["event_id"] = json.RawMessage(fmt.Sprintf(`"$same%d:a"`, i))
+			same, err := event.Parse(ev.Version, []byte(encode(fields)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				out, err := s.Receive(t.Context(), s.room, []rooms.Incoming{{Event: same}})
+				if err != nil {
+					t.Error(err)
+				} else if out[0].Event != nil {
+					taken.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := taken.Load(); n != 1 {
+			t.Errorf("%d rooms have the event", n)
+		}
+	}
 }

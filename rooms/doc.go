@@ -6,9 +6,15 @@
 //   - An event has one way in: Append under its room's lock (local events) or
 //     Receive (events of other servers). Both authorise before they enqueue.
 //   - Rejected and soft-failed are flags in the database. A rejected event is in
-//     no snapshot, is no forward extremity and is never served.
-//   - nid(auth event) < nid(event): numbers are given out under the room's lock
-//     in the order in which events are built.
+//     no snapshot, is no forward extremity and is never served. A soft-failed one
+//     is no extremity either and gets no position; as the specification wants it,
+//     the state after it counts once an accepted event builds on it.
+//   - The current state is what the states after the forward extremities resolve
+//     to. An event that builds on all of them continues the line of snapshots
+//     that the room grows along (Resolved == Snapshot); any other forks it.
+//   - nid(auth event) < nid(event): numbers are given out under the room's turn,
+//     in the order in which events are built or admitted; outliers get theirs
+//     after their auth events.
 //   - A position is allotted inside the commit, so whoever has seen position P
 //     has seen everything up to P.
 //   - A Room's head (what the next event builds on) runs ahead of its View (what
@@ -19,11 +25,13 @@
 // # Locks, in the order in which they may be taken
 //
 //	lock            guards                               held over
+//	Room.intake     who brings in events of others       reads, resolution, commits
 //	Room.turn       the head: extremities, state, nids   computation only; no I/O
 //	keyTable.mu     the (type, state key) numbers        a map access
 //	Room.mu         the committed view, ring, members    a copy of a pointer
 //	Engine.mu       the table of loaded rooms            a map access
 //	userCache.mu    memberships by user                  a map access
+//	claims.mu       ids that are being brought in        a map access
 //
 // The database's writer goroutine takes Room.mu and userCache.mu when it
 // publishes; it never takes Room.turn.

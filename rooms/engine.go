@@ -67,6 +67,7 @@ type Engine struct {
 	merges     *lru.Cache[string, *merged]
 	auths      *lru.Cache[state.EventNID, []state.EventNID]
 	users      *userCache
+	claims     claims
 	txns       *txnTable
 	loading    singleflight.Group
 	lastCreate atomic.Int64
@@ -85,6 +86,7 @@ type roomName struct {
 func New(d Deps) (*Engine, error) {
 	e := &Engine{
 		Deps: d, keys: newKeyTable(d.DB),
+		claims:   claims{by: map[matrix.EventID]RoomNID{}},
 		eventSeq: d.DB.Sequence("event"), roomSeq: d.DB.Sequence("room"), snapSeq: d.DB.Sequence("snapshot"),
 	}
 	var err error

@@ -50,7 +50,7 @@ func (e *Engine) importInto(ctx context.Context, r *Room, st, chain []*event.Eve
 		return nil, err
 	}
 	in := &intake{
-		e: e, room: r, got: newFetched(), events: []Incoming{{Event: join, State: idsOf(st)}},
+		e: e, room: r, events: []Incoming{{Event: join, State: idsOf(st)}},
 		replace: r.LocalMemberCount() == 0,
 	}
 	outcomes, err := in.do(ctx)
@@ -68,7 +68,9 @@ func (e *Engine) importNew(ctx context.Context, v *event.Version, id matrix.Room
 		replace: true, creating: true,
 	}
 	o := &outliers{e: e, room: r.NID, id: id, version: v, got: in.got}
-	if _, err := o.admitAll(ctx, slices.Concat(chain, st)); err != nil {
+	all := slices.Concat(chain, st)
+	defer o.claim(all)()
+	if _, err := o.admitAll(ctx, all); err != nil {
 		return nil, nil, err
 	}
 	if o.create == nil {

@@ -49,6 +49,7 @@ func (e *Engine) storeOutliers(ctx context.Context, r *Room, events []*event.Eve
 		return nil, err
 	}
 	o := &outliers{e: e, room: r.NID, id: r.ID, version: r.Version, create: create, got: newFetched()}
+	defer o.claim(events)()
 	outcomes, err := o.admitAll(ctx, events)
 	if err != nil || len(o.events) == 0 {
 		return outcomes, err
@@ -63,6 +64,12 @@ func (e *Engine) storeOutliers(ctx context.Context, r *Room, events []*event.Eve
 		e.cache.Add(st.NID, st)
 	}
 	return outcomes, nil
+}
+
+// claim reserves the ids of the events.
+func (o *outliers) claim(events []*event.Event) (release func()) {
+	o.got.taken, release = o.e.claims.claim(o.version, o.room, idsOf(events))
+	return release
 }
 
 func (o *outliers) write(tx *db.Tx) error {
@@ -107,7 +114,7 @@ func (o *outliers) admitAll(ctx context.Context, events []*event.Event) ([]Outco
 
 func (o *outliers) admit(ev *event.Event) Outcome {
 	switch known := o.got.ids[ev.ID]; {
-	case ev.RoomID != o.id || ev.Version != o.version || known != nil && known.Room != o.room:
+	case ev.RoomID != o.id || ev.Version != o.version || o.got.taken[ev.ID] || known != nil && known.Room != o.room:
 		return Outcome{Why: errOtherRoom}
 	case known != nil:
 		return Outcome{Event: known, Known: true}

@@ -77,14 +77,27 @@ func (b *Builder) before(a *arrival) (ground, error) {
 			return ground{state: s.state, base: s}, nil
 		}
 	}
-	list, err := b.branchesOf(nids[:1])
+	list, err := b.branchesOf(nids)
 	if err != nil {
 		return ground{}, err
 	}
 	if m == nil {
 		return ground{state: list[0].state, base: list[0]}, nil
 	}
-	return ground{state: m.state, base: list[0], merge: m}, nil
+	return ground{state: m.state, base: nearest(m.state, append(list, b.current())), merge: m}, nil
+}
+
+// nearest is the branch that the state is the smallest change of. Any other would
+// let a server have large snapshots stored for small events.
+func nearest(m *state.Map, list []*branch) *branch {
+	var best *branch
+	least := 0
+	for _, br := range list {
+		if n := len(state.Diff(br.state, m)); best == nil || n < least {
+			best, least = br, n
+		}
+	}
+	return best
 }
 
 // mergedSnapshot is the stored snapshot of a resolution, if there is one.

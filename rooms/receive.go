@@ -34,6 +34,10 @@ type Outcome struct {
 	Why error
 }
 
+// commitTries is how often events are brought in that fail because of what other
+// events before them did.
+const commitTries = 4
+
 // hurry is how often an event's states are resolved without the room's turn.
 // After that the room has changed meanwhile so often that it is made to wait.
 const hurry = 3
@@ -56,12 +60,29 @@ func (e *Engine) Receive(ctx context.Context, id matrix.RoomID, events []Incomin
 
 // receive is Receive for whoever holds the room's intake.
 func (e *Engine) receive(ctx context.Context, r *Room, events []Incoming) ([]Outcome, error) {
-	in := &intake{e: e, room: r, got: newFetched(), events: events}
+	in := &intake{e: e, room: r, events: events}
 	return in.do(ctx)
 }
 
-// do admits all events and waits until they are committed.
-func (in *intake) do(ctx context.Context) ([]Outcome, error) {
+// do admits all events and waits until they are committed. If what they build on
+// could not be stored, they are admitted again, to what is left.
+func (in *intake) do(ctx context.Context) (outcomes []Outcome, err error) {
+	for range commitTries {
+		if in.got == nil {
+			in.got = newFetched()
+		}
+		if outcomes, err = in.once(ctx); !errors.Is(err, errHeadFailed) {
+			return outcomes, err
+		}
+		in.got, in.outcomes, in.pending = nil, nil, nil
+	}
+	return nil, err
+}
+
+func (in *intake) once(ctx context.Context) ([]Outcome, error) {
+	taken, release := in.e.claims.claim(in.room.Version, in.room.NID, in.ids())
+	defer release()
+	in.got.taken = taken
 	if err := in.prefetch(ctx); err != nil {
 		return nil, err
 	}
@@ -93,11 +114,11 @@ type intake struct {
 
 // prefetch reads, in bulk, what judging the events will ask for.
 func (in *intake) prefetch(ctx context.Context) error {
-	var ids, own []matrix.EventID
+	own := in.ids()
+	var ids []matrix.EventID
 	var needed, states []auth.Key
 	for _, i := range in.events {
 		ev := i.Event
-		own = append(own, ev.ID)
 		ids = append(ids, ev.ID)
 		ids = append(ids, ev.PrevEvents...)
 		ids = append(ids, ev.AuthEvents...)
@@ -117,6 +138,14 @@ func (in *intake) prefetch(ctx context.Context) error {
 		return err
 	}
 	return in.e.fetchLoose(ctx, in.got, own)
+}
+
+func (in *intake) ids() []matrix.EventID {
+	ids := make([]matrix.EventID, len(in.events))
+	for i, inc := range in.events {
+		ids[i] = inc.Event.ID
+	}
+	return ids
 }
 
 func (in *intake) fetchKeys(ctx context.Context, needed, states []auth.Key) error {
@@ -288,7 +317,7 @@ var (
 // recognise ends the matter of events that are not of the room, and of those
 // that have come before.
 func (b *Builder) recognise(a *arrival) (out Outcome, done bool, err error) {
-	if a.ev.RoomID != b.room.ID || a.ev.Version != b.room.Version {
+	if a.ev.RoomID != b.room.ID || a.ev.Version != b.room.Version || b.got.taken[a.ev.ID] {
 		return Outcome{Why: errOtherRoom}, true, nil
 	}
 	known, err := b.byID(a.ev.ID)
