@@ -35,6 +35,7 @@ func (a *API) Routes() []httpx.Route {
 	guests := httpx.GuestsAllowed
 	return []httpx.Route{
 		httpx.JSON("GET", room+"event/{eventId}", a.event, guests),
+		httpx.JSON("GET", "/_matrix/client/v3/events/{eventId}", a.eventAlone, guests),
 		httpx.JSON("GET", room+"context/{eventId}", a.context, guests),
 		httpx.JSON("GET", room+"messages", a.messages, guests),
 		httpx.JSON("GET", room+"state", a.state, guests, httpx.TrailingSlash),
@@ -48,5 +49,6 @@ func (a *API) Routes() []httpx.Route {
 		httpx.JSON("GET", relations+"/{relType}/{eventType}", a.fullRelations, httpx.Versions("unstable")),
 		httpx.JSON("GET", room1+"threads", a.threads),
 		httpx.JSON("GET", room1+"timestamp_to_event", a.timestampToEvent),
+		httpx.JSON("POST", "/_matrix/client/v3/search", a.search, httpx.Limit("search")),
 	}
 }

@@ -22,7 +22,7 @@ type eventRequest struct {
 func (a *API) event(ctx context.Context, c *httpx.Caller, q *eventRequest) (*httpx.RawJSON, error) {
 	rd, err := a.reader(ctx, c, q.RoomID)
 	if matrix.HasCode(err, matrix.CodeForbidden) {
-		return nil, matrix.NotFound("There is no such event in the room").Because(err)
+		return nil, matrix.NotFound("There is no such event").Because(err)
 	}
 	if err != nil {
 		return nil, err
@@ -37,6 +37,20 @@ func (a *API) event(ctx context.Context, c *httpx.Caller, q *eventRequest) (*htt
 	}
 	answer := httpx.RawJSON(events[0])
 	return &answer, nil
+}
+
+type eventAloneRequest struct {
+	EventID matrix.EventID `path:"eventId"`
+}
+
+// eventAlone gives an event to a client that does not name the room.
+// spec: client-server#get_matrixclientv3eventseventid
+func (a *API) eventAlone(ctx context.Context, c *httpx.Caller, q *eventAloneRequest) (*httpx.RawJSON, error) {
+	r, err := a.Engine.RoomOf(ctx, q.EventID)
+	if err != nil {
+		return nil, err
+	}
+	return a.event(ctx, c, &eventRequest{r.ID, q.EventID})
 }
 
 type contextRequest struct {
@@ -69,11 +83,14 @@ func (a *API) context(ctx context.Context, c *httpx.Caller, q *contextRequest) (
 		return nil, err
 	}
 	s := &surroundings{reader: rd, filter: f, event: st}
-	if err := s.collect(ctx, limit); err != nil {
+	if err := s.collect(ctx, limit/2, limit-limit/2); err != nil {
 		return nil, err
 	}
 	return s.answer(ctx)
 }
+
+// nothingLeftOut is the filter that picks everything.
+var nothingLeftOut = &filter.Events{}
 
 // surroundings are what happened around an event.
 type surroundings struct {
@@ -86,19 +103,19 @@ type surroundings struct {
 
 // collect reads around the event. One that has no place in the timeline has
 // nothing around it.
-func (s *surroundings) collect(ctx context.Context, limit int) (err error) {
+func (s *surroundings) collect(ctx context.Context, before, after int) (err error) {
 	s.start, s.end = s.event.Position-1, s.event.Position
 	if s.event.Position == 0 {
 		return nil
 	}
 	back := s.reader.walk(s.filter, true)
 	back.from(s.start)
-	if s.before, err = back.take(ctx, limit/2); err != nil {
+	if s.before, err = back.take(ctx, before); err != nil {
 		return err
 	}
 	on := s.reader.walk(s.filter, false)
 	on.from(s.end)
-	if s.after, err = on.take(ctx, limit-limit/2); err != nil {
+	if s.after, err = on.take(ctx, after); err != nil {
 		return err
 	}
 	s.start, s.end = back.place, on.place

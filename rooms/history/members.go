@@ -76,8 +76,17 @@ func (rd *reader) stateAt(ctx context.Context, point int64) (*roomstate.Map, err
 		return rd.state(ctx)
 	}
 	last, err := rd.engine.Timeline(ctx, rooms.TimelineQuery{Room: rd.room, From: point + 1, Backwards: true, Limit: 1})
-	if err != nil || len(last) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if len(last) == 0 {
+		// /sync gives such a point where it tells the room from its beginning. The
+		// room as nobody ever saw it is of no use; its creator made it and joined.
+		first, err := rd.engine.Timeline(ctx, rooms.TimelineQuery{Room: rd.room, Limit: 2})
+		if err != nil || len(first) == 0 {
+			return nil, err
+		}
+		last = first[len(first)-1:]
 	}
 	seen, err := rd.visible(ctx, last)
 	if err != nil {

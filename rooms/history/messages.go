@@ -33,11 +33,11 @@ func (a *API) messages(ctx context.Context, c *httpx.Caller, q *messagesRequest)
 	if err != nil {
 		return nil, err
 	}
-	backwards, err := direction(q.Dir, "")
+	rd, err := a.reader(ctx, c, q.RoomID) // first: who has no access learns nothing else
 	if err != nil {
 		return nil, err
 	}
-	rd, err := a.reader(ctx, c, q.RoomID)
+	backwards, err := direction(q.Dir, "")
 	if err != nil {
 		return nil, err
 	}

@@ -97,6 +97,12 @@ func TestMembers(t *testing.T) {
 			g.Refused("carol", "GET", roomPath(r, "members?at="+token.Point(early.Position)), "", 403, matrix.CodeForbidden)
 		}
 		g.Refused("alice", "GET", roomPath(r, "members?membership=some"), "", 400, matrix.CodeInvalidParam)
+		g.Send(r, "alice", State(matrix.TypeHistoryVisibility, "", `{"history_visibility":"shared"}`))
+		if got := membersOf(Get[chunkAnswer](g, "alice", roomPath(r, "members?at="+token.Point(0))).Chunk); got != "alice" {
+			t.Errorf("before anything happened: %s, not the creator", got)
+		}
+		g.Refused("bob", "GET", roomPath(r, "messages"), "", 400, matrix.CodeMissingParam)
+		g.Refused("frank", "GET", roomPath(r, "messages"), "", 403, matrix.CodeForbidden)
 		g.Refused("alice", "GET", roomPath(r, "members?at=some"), "", 400, matrix.CodeInvalidParam)
 	})
 }

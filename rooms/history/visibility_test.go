@@ -126,11 +126,15 @@ func (t *tale) look(how string) {
 		path := roomPath(t.room, "event/"+string(id))
 		if strings.Contains(want, fmt.Sprint(i+1)) {
 			Get[clientEvent](t.Rig, t.user, path)
+			if alone := Get[clientEvent](t.Rig, t.user, "/v3/events/"+string(id)); alone.ID != id || alone.RoomID != t.room.ID {
+				t.Errorf("%s: /events gives %s of %s", place, alone.ID, alone.RoomID)
+			}
 			Get[any](t.Rig, t.user, roomPath(t.room, "context/"+string(id)))
 			Get[any](t.Rig, guestless(t.user), room1Path(t.room, "relations/"+string(id)))
 			continue
 		}
 		t.Refused(t.user, "GET", path, "", 404, matrix.CodeNotFound)
+		t.Refused(t.user, "GET", "/v3/events/"+string(id), "", 404, matrix.CodeNotFound)
 		if !outside {
 			t.Refused(t.user, "GET", roomPath(t.room, "context/"+string(id)), "", 404, matrix.CodeNotFound)
 		}
