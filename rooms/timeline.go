@@ -149,6 +149,18 @@ func (e *Engine) EventByID(ctx context.Context, r *Room, id matrix.EventID) (*St
 	return events[0], nil
 }
 
+// RoomOf finds the room of an event that is served.
+func (e *Engine) RoomOf(ctx context.Context, id matrix.EventID) (*Room, error) {
+	events, err := e.eventsByID(ctx, []matrix.EventID{id})
+	if err != nil {
+		return nil, err
+	}
+	if len(events) == 0 || !events[0].Served() {
+		return nil, matrix.NotFound("There is no such event")
+	}
+	return e.RoomByNID(ctx, events[0].Room)
+}
+
 func (e *Engine) eventsByID(ctx context.Context, ids []matrix.EventID) ([]*Stored, error) {
 	events, err := db.All(ctx, e.DB, eventsByIDs, e.scanEvents(ctx), ids)
 	for i, st := range events {
