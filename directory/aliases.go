@@ -239,16 +239,16 @@ type aliasesAnswer struct {
 // spec: client-server#get_matrixclientv3roomsroomidaliases
 func (d *Directory) roomAliases(ctx context.Context, c *httpx.Caller, q *roomRequest) (*aliasesAnswer, error) {
 	r, err := d.Engine.Room(ctx, q.RoomID)
+	var access rooms.Access
 	if err == nil {
-		var access rooms.Access
-		if access, err = d.Engine.Access(ctx, r, c.User); err == nil && !access.Joined && !access.World && !c.Admin {
-			err = matrix.Forbidden("You are not in the room")
-		}
+		access, err = d.Engine.Access(ctx, r, c.User)
 	}
-	if matrix.HasCode(err, matrix.CodeNotFound) {
-		return nil, matrix.Forbidden("You are not in the room").Because(err)
-	}
-	if err != nil {
+	hidden := matrix.HasCode(err, matrix.CodeForbidden)
+	switch {
+	case err == nil && (access.Joined || access.World), c.Admin && (err == nil || hidden):
+	case err == nil, hidden, matrix.HasCode(err, matrix.CodeNotFound):
+		return nil, matrix.Forbidden("You are not in the room").Because(err) // whether there is one or not
+	default:
 		return nil, err
 	}
 	aliases, err := db.All(ctx, d.DB, aliasesOf, scan[matrix.RoomAlias], q.RoomID)
