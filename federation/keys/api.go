@@ -24,7 +24,7 @@ const (
 func (r *Ring) Routes() []httpx.Route {
 	return []httpx.Route{
 		httpx.JSON(http.MethodGet, "/_matrix/key/v2/server", r.getServer, httpx.NoAuth, httpx.TrailingSlash),
-		httpx.JSON(http.MethodGet, "/_matrix/key/v2/server/{keyId}", r.getServer, httpx.NoAuth),
+		httpx.JSON(http.MethodGet, "/_matrix/key/v2/server/{keyId}", r.getServerKey, httpx.NoAuth),
 		httpx.JSON(http.MethodGet, "/_matrix/key/v2/query/{serverName}", r.getQuery, httpx.NoAuth),
 		httpx.JSON(http.MethodPost, "/_matrix/key/v2/query", r.postQuery, httpx.NoAuth),
 	}
@@ -52,6 +52,13 @@ func (r *Ring) Published() ([]byte, error) {
 func (r *Ring) getServer(context.Context, *httpx.Caller, *struct{}) (*httpx.RawJSON, error) {
 	answer, err := r.Published()
 	return (*httpx.RawJSON)(&answer), err
+}
+
+// getServerKey is the deprecated form: whichever key is named, all are told.
+func (r *Ring) getServerKey(ctx context.Context, c *httpx.Caller, _ *struct {
+	Key string `path:"keyId"`
+}) (*httpx.RawJSON, error) {
+	return r.getServer(ctx, c, nil)
 }
 
 type queryAnswer struct {
