@@ -16,7 +16,8 @@ import (
 
 // bundledRows lists the edits of events and the references to them. Others that
 // relate to them, such as the replies of a long thread, are not looked at.
-var bundledRows = db.SQL(`SELECT r.target, r.event_nid, r.rel_type, r.type, r.sender, e.event_id, e.ts
+var bundledRows = db.SQL(`SELECT r.target, r.event_nid, r.rel_type, r.type, r.sender, e.event_id, e.ts,
+		CASE WHEN e.snapshot = e.resolved THEN e.position ELSE 0 END
 	FROM relations r JOIN events e ON e.event_nid = r.event_nid
 	WHERE r.target IN {texts $1} AND r.rel_type IN ('m.replace', 'm.reference') AND e.room_nid = $2
 	ORDER BY r.position, r.event_nid`)
@@ -30,10 +31,12 @@ type bundledRow struct {
 	sender  matrix.UserID
 	id      matrix.EventID
 	ts      int64
+	since   int64 // the position, if the event was committed on the room's own state; 0 else
 }
 
 // bundles gathers, for those of the events that others relate to, the members of
-// their m.relations object.
+// their m.relations object. What the viewer may not see of what relates to them
+// is left out.
 // spec: client-server#aggregations-of-child-events
 func (e *Engine) bundles(ctx context.Context, r *Room, v Viewer, events []*Stored) (map[matrix.EventID][]byte, error) {
 	targets := r.mayBeTargets(events)
@@ -51,6 +54,9 @@ func (e *Engine) bundles(ctx context.Context, r *Room, v Viewer, events []*Store
 	if len(rows) == 0 && len(b.threads) == 0 {
 		return nil, nil
 	}
+	if b.sight, err = e.visibilities(ctx, r, v.User); err != nil {
+		return nil, err
+	}
 	latest, err := b.fetchThreads(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +65,10 @@ func (e *Engine) bundles(ctx context.Context, r *Room, v Viewer, events []*Store
 	if err != nil {
 		return nil, err
 	}
-	if err := b.fetchEdits(ctx, events, append(rows, more...)); err != nil {
+	if rows, err = b.visibleRows(ctx, append(rows, more...)); err != nil {
+		return nil, err
+	}
+	if err := b.fetchEdits(ctx, events, rows); err != nil {
 		return nil, err
 	}
 	bundles := map[matrix.EventID][]byte{}
@@ -96,6 +105,7 @@ type bundler struct {
 	e       *Engine
 	room    *Room
 	viewer  Viewer
+	sight   *visibilities // the viewer's
 	threads map[matrix.EventID]Thread
 	joined  map[matrix.EventID]bool    // threads that the viewer has written in
 	latest  map[matrix.EventID]*Stored // the newest reply, by root
@@ -108,9 +118,75 @@ func (b *bundler) rows(ctx context.Context, targets []matrix.EventID) ([]bundled
 		return nil, nil
 	}
 	return db.All(ctx, b.e.DB, bundledRows, func(s db.Scanner) (r bundledRow, err error) {
-		err = s.Scan(&r.target, &r.nid, &r.relType, &r.typ, &r.sender, &r.id, &r.ts)
+		err = s.Scan(&r.target, &r.nid, &r.relType, &r.typ, &r.sender, &r.id, &r.ts, &r.since)
 		return r, err
 	}, targets, b.room.NID)
+}
+
+// visibleRows leaves the rows of events that the viewer may see. Of those that
+// were sent while they have been joined this is known without reading them.
+func (b *bundler) visibleRows(ctx context.Context, rows []bundledRow) ([]bundledRow, error) {
+	certain := func(row bundledRow) bool {
+		return b.sight.own.Membership == matrix.MembershipJoin && row.since != 0 && row.since >= b.sight.own.Position
+	}
+	var doubtful []state.EventNID
+	for _, row := range rows {
+		if !certain(row) {
+			doubtful = append(doubtful, row.nid)
+		}
+	}
+	if len(doubtful) == 0 {
+		return rows, nil
+	}
+	read, err := b.e.Events(ctx, doubtful)
+	if err != nil {
+		return nil, err
+	}
+	hidden := map[state.EventNID]bool{}
+	for _, st := range read {
+		ok, err := b.sight.allows(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		hidden[st.NID] = !ok
+	}
+	return slices.DeleteFunc(rows, func(row bundledRow) bool { return hidden[row.nid] }), nil
+}
+
+// maxHidden bounds how many hidden replies are passed over in search of a
+// thread's newest visible one.
+const maxHidden = 500
+
+// visiblePart cuts a thread down to what the viewer may see of it; nil if that
+// is nothing.
+func (b *bundler) visiblePart(ctx context.Context, t Thread) (*Stored, Thread, error) {
+	children, err := b.e.Children(ctx, ChildrenQuery{
+		Room: b.room, Targets: []matrix.EventID{t.Root}, UpTo: t.Position, RelType: relThread, Backwards: true, Limit: maxHidden,
+	})
+	if err != nil {
+		return nil, t, err
+	}
+	var nids []state.EventNID
+	for _, c := range children {
+		nids = append(nids, c.Event)
+	}
+	read, err := b.e.Events(ctx, nids)
+	if err != nil {
+		return nil, t, err
+	}
+	var newest *Stored
+	for _, st := range read {
+		ok, err := b.sight.allows(ctx, st)
+		switch {
+		case err != nil:
+			return nil, t, err
+		case !ok:
+			t.Replies--
+		case newest == nil:
+			newest = st
+		}
+	}
+	return newest, t, nil
 }
 
 // fetchThreads reads the newest replies, whose ids it returns.
@@ -131,6 +207,18 @@ func (b *bundler) fetchThreads(ctx context.Context) ([]matrix.EventID, error) {
 	}
 	b.latest = make(map[matrix.EventID]*Stored, len(replies))
 	for i, st := range replies {
+		ok, err := b.sight.allows(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			if st, b.threads[roots[i]], err = b.visiblePart(ctx, b.threads[roots[i]]); err != nil {
+				return nil, err
+			}
+		}
+		if st == nil {
+			continue
+		}
 		b.latest[roots[i]] = st
 		ids = append(ids, st.ID)
 	}

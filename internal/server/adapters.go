@@ -36,9 +36,19 @@ func (p profileSource) Profile(ctx context.Context, user matrix.UserID) (rooms.P
 // accounts, which need those features.
 type users struct{ accounts *accounts.Accounts }
 
+// Exists counts accounts that were deactivated, too: they are somebody's for
+// ever, and what they did can be reported.
 func (u *users) Exists(ctx context.Context, user matrix.UserID) (bool, error) {
-	account, found, err := u.accounts.User(ctx, user)
-	return found && !account.Erased, err
+	_, found, err := u.accounts.User(ctx, user)
+	return found, err
+}
+
+// presentable knows who has a profile, be it an empty one.
+type presentable struct{ *users }
+
+func (p presentable) Exists(ctx context.Context, user matrix.UserID) (bool, error) {
+	account, found, err := p.accounts.User(ctx, user)
+	return found && !account.Deactivated, err
 }
 
 func (u *users) Sessions(ctx context.Context, user matrix.UserID) ([]admin.Session, error) {
@@ -53,10 +63,12 @@ func (u *users) Sessions(ctx context.Context, user matrix.UserID) ([]admin.Sessi
 	return sessions, nil
 }
 
-// Live tells open requests whether their session still stands.
+// Live tells open requests whether their session still stands. One that cannot
+// be looked up does: it was authenticated a moment ago, and a client that is told
+// otherwise may throw away what it has.
 func (u *users) Live(ctx context.Context, user matrix.UserID, device matrix.DeviceID, token string) bool {
 	alive, err := u.accounts.Alive(ctx, &httpx.Caller{User: user, Device: device, Token: token})
-	return alive && err == nil
+	return alive || err != nil
 }
 
 // reportable says what may be reported: events that the user, as a member, can

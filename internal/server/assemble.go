@@ -33,7 +33,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	users := &users{}
-	people, err := profiles.New(profiles.Deps{DB: s.db, ServerName: cfg.ServerName, Users: users, Log: deps.Log})
+	people, err := profiles.New(profiles.Deps{DB: s.db, ServerName: cfg.ServerName, Users: presentable{users}, Log: deps.Log})
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	users.accounts = s.Accounts
 	s.sync = syncapi.New(syncapi.Deps{
 		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Sessions: users, Now: deps.Now, Log: deps.Log,
-		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit,
+		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
 	})
 	s.Accounts.OnLogout(s.sync.EndSession)
 	reports, err := admin.New(admin.Deps{

@@ -82,6 +82,11 @@ func sightOf(u matrix.UserID, line []happening) sight {
 		case h.is(matrix.TypeMember, string(u)):
 			now.membership = h.value
 		}
+		if now.membership == matrix.MembershipJoin {
+			for _, j := range holds { // a timeline may begin with the join: what held before it is its state
+				s.known[line[j].id] = true
+			}
+		}
 		if h.key != nil {
 			holds[key{h.typ, *h.key}] = i
 		}
