@@ -106,6 +106,15 @@ func TestTurnedDownEventsStayOut(t *testing.T) {
 			if out := a.give(third)[0]; out.Event == nil || out.Event.Flags != rooms.Rejected {
 				t.Errorf("an event that rests on a rejected one: %+v", out)
 			}
+			// This one would be allowed by every state.
+			selected := []*event.Event{cases["power that was not given"], st.Event(matrix.TypeMember, string(b.user))}
+			if !v.RoomIDHash {
+				selected = append(selected, st.Event(matrix.TypeCreate, ""))
+			}
+			proud := topic(b, draft{auth: selected})
+			if out := a.give(proud)[0]; out.Event == nil || out.Event.Flags != rooms.Rejected {
+				t.Errorf("an event with a rejected auth event: %+v", out)
+			}
 			after := b.forge(draft{sender: b.user, typ: matrix.TypeMessage, content: `{"body":"innocent"}`, prev: []event.Ref{cases["not a member"].Ref()}, from: st, depth: 22})
 			a.accept(after)
 			before := a.state()
