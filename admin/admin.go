@@ -19,7 +19,7 @@ type Rooms interface {
 
 // Users knows the accounts of this server.
 type Users interface {
-	// Exists is false for a user who has never registered or was erased.
+	// Exists is false for a user who has never registered.
 	Exists(ctx context.Context, user matrix.UserID) (bool, error)
 	// Sessions lists where the user is logged in.
 	Sessions(ctx context.Context, user matrix.UserID) ([]Session, error)

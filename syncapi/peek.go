@@ -197,7 +197,7 @@ func (s *Service) getEvents(ctx context.Context, c *httpx.Caller, q *eventsReque
 	}
 	wait := eventsDefaultWait
 	if q.Timeout != nil {
-		wait = min(time.Duration(max(*q.Timeout, 0))*time.Millisecond, maxWait)
+		wait = s.waitFor(*q.Timeout)
 	}
 	look := func() ([]*rooms.Stored, int64, error) { return s.roomEvents(ctx, c.User, q.Room, from) }
 	var w *waiter

@@ -10,10 +10,7 @@ import (
 	"github.com/teahouse-chat/teahouse/syncapi/token"
 )
 
-const (
-	defaultTimeline = 10               // events of a room, where the filter has no limit
-	maxWait         = 10 * time.Minute // of an open request
-)
+const defaultTimeline = 10 // events of a room, where the filter has no limit
 
 type syncQuery struct {
 	Filter             string `query:"filter"`
@@ -50,7 +47,7 @@ func (s *Service) getSync(ctx context.Context, c *httpx.Caller, v *syncQuery) (*
 		}
 		// Up to there is nothing for this client.
 		from = at
-		wait := min(time.Duration(v.Timeout)*time.Millisecond, maxWait)
+		wait := s.waitFor(v.Timeout)
 		if wait <= 0 {
 			return s.nothing(ctx, q, rec, from)
 		}
@@ -74,6 +71,11 @@ func (s *Service) getSync(ctx context.Context, c *httpx.Caller, v *syncQuery) (*
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// waitFor is how long a request waits that asks for so many milliseconds.
+func (s *Service) waitFor(ms int64) time.Duration {
+	return time.Duration(min(max(ms, 0), s.MaxWait.Milliseconds())) * time.Millisecond
 }
 
 // request reads what the client asks for.

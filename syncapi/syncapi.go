@@ -71,6 +71,8 @@ type Deps struct {
 	Log        *slog.Logger
 	// Presence can be turned off: nobody is shown to be online then.
 	Presence bool
+	// MaxWait bounds how long a request waits for something new; 0 is 2 minutes.
+	MaxWait time.Duration
 	// MaxTimeline bounds how many events of a room one answer has; 0 is 100.
 	MaxTimeline int
 }
@@ -89,13 +91,19 @@ type Service struct {
 	epoch    int64
 }
 
-const defaultMaxTimeline = 100
+const (
+	defaultMaxTimeline = 100
+	defaultMaxWait     = 2 * time.Minute
+)
 
 // New makes the feature and subscribes it to the database's stream. The room
 // engine must have been made before, so that it hears of every commit first.
 func New(d Deps) *Service {
 	if d.MaxTimeline <= 0 {
 		d.MaxTimeline = defaultMaxTimeline
+	}
+	if d.MaxWait <= 0 {
+		d.MaxWait = defaultMaxWait
 	}
 	s := &Service{Deps: d, epoch: d.Now().UnixMilli(), lazy: newLazyMembers(), filters: newFilterCache(d.Data)}
 	s.first.rooms = map[rooms.RoomNID]firstMembers{}

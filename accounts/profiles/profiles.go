@@ -26,7 +26,7 @@ type Rooms interface {
 }
 
 // Users knows who has an account here. Exists is false for a user who has
-// never registered or was erased.
+// never registered, or whose account was deactivated.
 type Users interface {
 	Exists(ctx context.Context, user matrix.UserID) (bool, error)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
@@ -75,8 +76,8 @@ func (c *Config) check(r *reader) {
 	if n, err := strconv.Atoi(c.DefaultRoomVersion); err != nil || n < 1 || n > 12 || strconv.Itoa(n) != c.DefaultRoomVersion {
 		r.bad("default_room_version", "%q is not a room version; use one of \"1\" to \"12\", in quotes", c.DefaultRoomVersion)
 	}
-	if c.Sync.MaxTimeout < 0 {
-		r.bad("sync.max_timeout", "must not be negative; 2m is the default")
+	if c.Sync.MaxTimeout < time.Second { // else clients would ask without a pause
+		r.bad("sync.max_timeout", "must be at least 1s; 2m is the default")
 	}
 	if c.Sync.MaxTimelineLimit < 1 {
 		r.bad("sync.max_timeline_limit", "must be at least 1; 500 is the default")

@@ -167,6 +167,7 @@ func TestProblems(t *testing.T) {
 		{"metrics", head + "metrics: {address: localhost}\n", "t.yaml:2: metrics.address: "},
 		{"level", head + "log: {level: loud}\n", `t.yaml:2: log.level: "loud" is not known; use one of debug, info, warn, error`},
 		{"sync", head + "sync: {max_timeline_limit: 0}\n", "t.yaml:2: sync.max_timeline_limit: "},
+		{"sync wait", head + "sync: {max_timeout: 0s}\n", "t.yaml:2: sync.max_timeout: "},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
