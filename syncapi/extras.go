@@ -92,19 +92,28 @@ func (s *Service) acquaintances(ctx context.Context, user matrix.UserID, in map[
 	return kept, nil
 }
 
-// newcomers are the people of rooms that are new to the client.
+// newcomers are the people of rooms that are new to the client, and those who
+// are new in rooms that it knows.
 func (s *Service) newcomers(d *delta, told []seen) []seen {
 	var fresh []*rooms.Room
+	arrived := map[matrix.UserID]bool{}
 	for _, rd := range d.joined {
 		if rd.fresh() {
 			fresh = append(fresh, rd.room)
+			continue
+		}
+		for _, ev := range rd.view.Recent {
+			if ev.Position > rd.from && ev.Position <= d.upTo.position && ev.Membership() == matrix.MembershipJoin {
+				arrived[matrix.UserID(ev.StateKey())] = true
+			}
 		}
 	}
-	if len(fresh) == 0 {
+	if len(fresh) == 0 && len(arrived) == 0 {
 		return nil
 	}
 	return s.presence.here(func(u matrix.UserID) bool {
-		return u != d.user && slices.ContainsFunc(fresh, func(r *rooms.Room) bool { return r.IsLocalMember(u) }) &&
+		return u != d.user &&
+			(arrived[u] || slices.ContainsFunc(fresh, func(r *rooms.Room) bool { return r.IsLocalMember(u) })) &&
 			!slices.ContainsFunc(told, func(p seen) bool { return p.user == u })
 	})
 }

@@ -274,6 +274,23 @@ func TestPresence(t *testing.T) {
 	wait(alice, since, bob.User, "offline")
 }
 
+func TestPresenceOfThoseWhoArrive(t *testing.T) {
+	s := testrig.Start(t, testrig.Options{Change: func(c *config.Config) { c.Presence.Enabled = true }})
+	alice, bob := s.Register("alice"), s.Register("bob")
+	room := alice.CreateRoom(object{"preset": "public_chat"})
+	bob.Sync("", 0) // online, and known to nobody
+	time.Sleep(300 * time.Millisecond)
+	since := next(ask(t, alice, ""))
+	bob.Join(room)
+	a := ask(t, alice, since)
+	if got := events(a, "presence"); len(got) != 1 || at(got[0], "sender") != string(bob.User) {
+		t.Errorf("when bob arrives alice sees %v", got)
+	}
+	if got := events(ask(t, alice, next(a)), "presence"); len(got) != 0 {
+		t.Errorf("and again: %v", got)
+	}
+}
+
 func TestAccountDataComesWithTheRoomsOrWithout(t *testing.T) {
 	testrig.Each(t, func(t *testing.T, s *testrig.Server) {
 		alice := s.Register("alice")
