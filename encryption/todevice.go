@@ -1,0 +1,209 @@
+package encryption
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+)
+
+const (
+	// quota is how many messages of one sender stand in a device's inbox; what
+	// is more waits outside. A device that is away for long loses what goes
+	// beyond maxWaiting of one sender.
+	quota      = 100
+	maxWaiting = 10_000
+
+	maxMessageBytes = 64 << 10 // of one message, so that it fits into an EDU
+	maxRecipients   = 10_000   // devices named in one request
+	txnsKept        = 24 * time.Hour
+
+	everyDevice matrix.DeviceID = "*"
+)
+
+// inboxChanged is published when messages came into inboxes, or were deleted.
+type inboxChanged struct {
+	devices []device
+	told    []matrix.UserID // those whose devices have something new
+}
+
+type sendRequest struct {
+	EventType string    `path:"eventType"`
+	TxnID     string    `path:"txnId"`
+	Messages  *Messages `json:"messages"`
+}
+
+// send delivers messages to devices.
+// spec: client-server#put_matrixclientv3sendtodeviceeventtypetxnid
+func (e *Encryption) send(ctx context.Context, c *httpx.Caller, q *sendRequest) (*struct{}, error) {
+	if q.Messages == nil {
+		return nil, matrix.MissingParam("messages is missing")
+	}
+	if !plain(q.EventType, matrix.MaxIDBytes) || !plain(q.TxnID, matrix.MaxIDBytes) {
+		return nil, matrix.InvalidParam("The event type and the transaction id have 1 to %d bytes and no NUL", matrix.MaxIDBytes)
+	}
+	local, remote, err := e.sortMessages(*q.Messages)
+	if err != nil {
+		return nil, err
+	}
+	if len(remote) > 0 && e.Remote == nil {
+		e.Log.Debug("messages to devices of other servers were dropped", "users", len(remote))
+		remote = nil
+	}
+	return nil, e.DB.Write(ctx, func(tx *db.Tx) error {
+		// spec: client-server#transaction-identifiers
+		n, err := tx.Changed(insertTxn, c.User, c.Device, q.EventType, q.TxnID, e.Now().UnixMilli())
+		if err != nil || n == 0 {
+			return err
+		}
+		if len(remote) > 0 {
+			if err := e.Remote.SendToDevice(tx, c.User, q.EventType, remote); err != nil {
+				return err
+			}
+		}
+		if err := e.Deliver(ctx, tx, c.User, q.EventType, local); err != nil {
+			return err
+		}
+		return e.prune(tx)
+	})
+}
+
+// sortMessages checks messages and parts those to local users from the others.
+func (e *Encryption) sortMessages(all Messages) (local, remote Messages, err error) {
+	local, remote = Messages{}, Messages{}
+	total := 0
+	for user, devices := range all {
+		if _, err := matrix.ParseUserID(string(user)); err != nil {
+			return nil, nil, err
+		}
+		for id, content := range devices {
+			switch {
+			case len(content) == 0 || content[0] != '{':
+				return nil, nil, matrix.BadJSON("The message to %s %s must be an object", user, id)
+			case len(content) > maxMessageBytes:
+				return nil, nil, matrix.TooLarge("A message to a device has at most %d bytes", maxMessageBytes)
+			}
+		}
+		if total += len(devices); total > maxRecipients {
+			return nil, nil, matrix.InvalidParam("At most %d devices can be sent to at once", maxRecipients)
+		}
+		if e.local(user) {
+			local[user] = devices
+		} else {
+			remote[user] = devices
+		}
+	}
+	return local, remote, nil
+}
+
+// message is what is put into an inbox.
+type message struct {
+	to    device
+	event []byte
+}
+
+// Deliver puts messages into the inboxes of local users' devices, within a write.
+// Devices that are not there are passed over.
+func (e *Encryption) Deliver(ctx context.Context, tx *db.Tx, sender matrix.UserID, eventType string, messages Messages) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	list := slices.Sorted(maps.Keys(messages))
+	there, err := e.allDevices(ctx, tx, list)
+	if err != nil {
+		return err
+	}
+	var all []message
+	for _, user := range list {
+		all = appendMessages(all, user, there[user], sender, eventType, messages[user])
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return e.post(ctx, tx, sender, list, all)
+}
+
+// appendMessages addresses a user's messages to their devices. One that is for a
+// certain device takes the place of the one for all.
+func appendMessages(all []message, user matrix.UserID, there map[matrix.DeviceID]string, sender matrix.UserID, eventType string, contents map[matrix.DeviceID]json.RawMessage) []message {
+	var everyone []byte
+	if content, ok := contents[everyDevice]; ok {
+		everyone = toDeviceEvent(sender, eventType, content)
+	}
+	for _, id := range slices.Sorted(maps.Keys(there)) {
+		if content, ok := contents[id]; ok {
+			all = append(all, message{device{user, id}, toDeviceEvent(sender, eventType, content)})
+		} else if everyone != nil {
+			all = append(all, message{device{user, id}, everyone})
+		}
+	}
+	return all
+}
+
+func toDeviceEvent(sender matrix.UserID, eventType string, content json.RawMessage) []byte {
+	b := append(make([]byte, 0, len(content)+len(sender)+len(eventType)+40), `{"type":`...)
+	b = append(appendText(b, eventType), `,"sender":`...)
+	b = append(appendText(b, sender), `,"content":`...)
+	var compact bytes.Buffer
+	if json.Compact(&compact, content) == nil {
+		content = compact.Bytes()
+	}
+	return append(append(b, content...), '}')
+}
+
+// load is how much a device holds of one sender.
+type load struct{ pending, waiting int }
+
+// post stores messages of one sender: into the inboxes as far as the quota goes,
+// behind the earlier ones that wait.
+func (e *Encryption) post(ctx context.Context, tx *db.Tx, sender matrix.UserID, to []matrix.UserID, all []message) error {
+	loads := map[device]load{}
+	err := db.Each(ctx, tx, countBySender, func(s db.Scanner) error {
+		var d device
+		var waits, n int
+		err := s.Scan(&d.user, &d.id, &waits, &n)
+		l := loads[d]
+		if waits == 0 {
+			l.pending = n
+		} else {
+			l.waiting = n
+		}
+		loads[d] = l
+		return err
+	}, sender, to)
+	if err != nil {
+		return err
+	}
+	var news inboxChanged
+	for _, m := range all {
+		l := loads[m.to]
+		switch {
+		case l.waiting == 0 && l.pending < quota:
+			err = tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), sender, m.event)
+			news.add(m.to)
+		case l.waiting < maxWaiting:
+			err = tx.Exec(insertWaiting, m.to.user, m.to.id, sender, tx.Position(), m.event)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(news.devices) > 0 {
+		tx.Publish(news)
+	}
+	return nil
+}
+
+// add notes a new message; those of one user come one after the other.
+func (c *inboxChanged) add(d device) {
+	c.devices = append(c.devices, d)
+	if n := len(c.told); n == 0 || c.told[n-1] != d.user {
+		c.told = append(c.told, d.user)
+	}
+}
