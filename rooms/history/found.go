@@ -50,7 +50,10 @@ type foundGroup struct {
 
 // present renders what was found, with what was asked for beside it.
 func (s *search) present(ctx context.Context, by *searchCriteria, all []found) (*foundEvents, error) {
-	answer := &foundEvents{Count: len(all), Highlights: s.match.words, Results: []foundEvent{}, NextBatch: s.nextBatch()}
+	answer := &foundEvents{Count: s.count, Highlights: s.match.words, Results: []foundEvent{}}
+	if s.next != nil {
+		answer.NextBatch = s.next.String()
+	}
 	if by.State {
 		answer.State = map[matrix.RoomID][]json.RawMessage{}
 	}

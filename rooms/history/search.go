@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 
@@ -10,7 +11,6 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
-	"github.com/teahouse-chat/teahouse/syncapi/token"
 )
 
 const (
@@ -84,15 +84,12 @@ func (a *API) search(ctx context.Context, c *httpx.Caller, q *searchRequest) (*s
 	if err != nil {
 		return nil, err
 	}
-	place, given, err := point("next_batch", q.NextBatch)
+	at, err := parseBatch(q.NextBatch)
 	if err != nil {
 		return nil, err
 	}
-	if !given {
-		place = math.MaxInt64 - 1
-	}
-	s := &search{match: match, below: math.MaxInt64}
-	if err := s.open(ctx, a, c, f, place); err != nil {
+	s := &search{match: match, given: at.given}
+	if err := s.open(ctx, a, c, f, at.place); err != nil {
 		return nil, err
 	}
 	found, err := s.take(ctx, limit)
@@ -103,11 +100,32 @@ func (a *API) search(ctx context.Context, c *httpx.Caller, q *searchRequest) (*s
 	return answer, err
 }
 
+// batch is where a page of a search starts: at a point of the stream, behind a
+// number of results.
+type batch struct {
+	place int64
+	given int
+}
+
+func (b batch) String() string { return fmt.Sprintf("f1_%d_%d", b.place, b.given) }
+
+func parseBatch(text string) (b batch, err error) {
+	if text == "" {
+		return batch{place: math.MaxInt64 - 1}, nil
+	}
+	if n, err := fmt.Sscanf(text, "f1_%d_%d", &b.place, &b.given); err != nil || n != 2 || b.given < 0 || b.String() != text {
+		return b, matrix.InvalidParam(`"next_batch" is not a token of this server`)
+	}
+	return b, nil
+}
+
 // search reads several rooms back at once, in the order of the stream.
 type search struct {
 	match matcher
 	rooms []*roomSearch
-	below int64 // what is found next lies below this position
+	given int    // results of the pages before
+	count int    // results as far as rooms were read
+	next  *batch // of the next page, nil if there is none
 }
 
 // roomSearch is how far one room was read.
@@ -133,6 +151,11 @@ func (s *search) open(ctx context.Context, a *API, c *httpx.Caller, f *filter.Ev
 	if err != nil {
 		return err
 	}
+	if f.Rooms != nil {
+		if f.Rooms, err = a.predecessors(ctx, f.Rooms); err != nil {
+			return err
+		}
+	}
 	for _, m := range all {
 		if m.Forgotten || !f.TakesRoom(m.RoomID) || len(s.rooms) == searchRooms {
 			continue
@@ -151,23 +174,62 @@ func (s *search) open(ctx context.Context, a *API, c *httpx.Caller, f *filter.Ev
 	return nil
 }
 
+// predecessors adds the rooms that were upgraded to the given ones, whose
+// history goes on there.
+func (a *API) predecessors(ctx context.Context, ids []matrix.RoomID) ([]matrix.RoomID, error) {
+	for i := 0; i < len(ids) && len(ids) < searchRooms; i++ {
+		r, err := a.Engine.Room(ctx, ids[i])
+		if matrix.HasCode(err, matrix.CodeNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		create, err := a.Engine.StateEvent(ctx, r.View().State, matrix.TypeCreate, "")
+		if err != nil {
+			return nil, err
+		}
+		var content struct {
+			Predecessor struct {
+				RoomID matrix.RoomID `json:"room_id"`
+			} `json:"predecessor"`
+		}
+		if create == nil || json.Unmarshal(create.Content, &content) != nil {
+			continue
+		}
+		if old := content.Predecessor.RoomID; old != "" && !slices.Contains(ids, old) {
+			ids = append(ids, old)
+		}
+	}
+	return ids, nil
+}
+
 // found is an event that matches, and who reads it.
 type found struct {
 	reader *reader
 	event  *rooms.Stored
 }
 
-// take finds matches in the order of the stream, newest first.
+// take finds matches in the order of the stream, newest first. Having enough, it
+// reads on to count, as far as one request may.
 func (s *search) take(ctx context.Context, limit int) ([]found, error) {
 	var all []found
-	for scanned, reads := 0, 0; len(all) < limit && scanned < searchScanned && reads < searchReads; {
+	s.count = s.given
+	below := int64(math.MaxInt64)
+	for scanned, reads := 0, 0; scanned < searchScanned && reads < searchReads; {
 		r := s.highest()
-		if r == nil {
-			break
-		}
-		if len(r.found) > 0 {
-			all, s.below = append(all, found{r.reader, r.found[0]}), r.found[0].Position
-			r.found = r.found[1:]
+		switch {
+		case r == nil:
+			return all, nil
+		case len(r.found) > 0:
+			if len(all) == limit && s.next == nil {
+				s.next = &batch{place: min(r.next(), below-1), given: s.given + limit}
+			}
+			if len(all) < limit {
+				all = append(all, found{r.reader, r.found[0]})
+			}
+			s.count++
+			below, r.found = r.found[0].Position, r.found[1:]
 			continue
 		}
 		n, err := s.scan(ctx, r)
@@ -175,6 +237,9 @@ func (s *search) take(ctx context.Context, limit int) ([]found, error) {
 			return nil, err
 		}
 		scanned, reads = scanned+n, reads+1
+	}
+	if r := s.highest(); r != nil && s.next == nil {
+		s.next = &batch{place: min(r.next(), below-1), given: s.given + len(all)}
 	}
 	return all, nil
 }
@@ -209,12 +274,4 @@ func (s *search) scan(ctx context.Context, r *roomSearch) (int, error) {
 	r.pass(events, nil, nil, 0)
 	r.found = matching
 	return len(events), nil
-}
-
-// nextBatch is where the next page starts, "" if there is none.
-func (s *search) nextBatch() string {
-	if r := s.highest(); r != nil {
-		return token.Point(min(r.next(), s.below-1))
-	}
-	return ""
 }

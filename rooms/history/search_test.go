@@ -90,6 +90,11 @@ func TestSearch(t *testing.T) {
 		slices.Reverse(alices)
 		for _, limit := range []int{1, 7, 50} {
 			criteria := fmt.Sprintf(`"search_term":"tea  green","filter":{"limit":%d}`, limit)
+			first := search(g, "alice", criteria, "").Categories.Events
+			second := search(g, "alice", criteria, "?next_batch="+first.NextBatch).Categories.Events
+			if first.Count != len(alices) || second.Count != len(alices) {
+				t.Errorf("the count of %d is %d, then %d", len(alices), first.Count, second.Count)
+			}
 			if got := searchAll(g, "bob", criteria); !slices.Equal(got, bobs) {
 				t.Errorf("bob finds %d, not %d", len(got), len(bobs))
 			}
@@ -102,6 +107,12 @@ func TestSearch(t *testing.T) {
 		}
 		if got := searchAll(g, "alice", `"search_term":"tea","filter":{"rooms":["`+string(other.ID)+`"]}`); !slices.Equal(got, alices[:1]) {
 			t.Errorf("in one room: %v", got)
+		}
+		next := g.Room("alice", State(matrix.TypeCreate, "", `{"room_version":"12","predecessor":{"room_id":"`+string(other.ID)+`"}}`))
+		after := g.Say(next, "alice", "tea goes on")
+		got := searchAll(g, "alice", `"search_term":"tea","filter":{"rooms":["`+string(next.ID)+`"]}`)
+		if !slices.Equal(got, []matrix.EventID{after, alices[0]}) {
+			t.Errorf("in an upgraded room: %v", got)
 		}
 		if got := searchAll(g, "bob", `"search_term":"number 399"`); len(got) != 1 {
 			t.Errorf("one message: %v", got)

@@ -82,6 +82,7 @@ func TestMembers(t *testing.T) {
 				"?at=" + token.Point(early.Position):    "alice bob",
 				"?membership=join&at=" + token.Sync{Position: early.Position + 1}.String(): "alice bob carol",
 				"?at=" + token.Point(1<<60): "alice bob carol dave erin",
+				"?at=" + token.Point(0):     "alice",
 			} {
 				if got := membersOf(Get[chunkAnswer](g, "alice", roomPath(r, "members"+query)).Chunk); got != want {
 					t.Errorf("members%s: %s, not %s", query, got, want)
