@@ -268,6 +268,7 @@ func (b *Builder) appendMerging(p Proto) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.got.ids[ev.ID] = nil // nobody can have it yet
 	before, head := *b, b.head.clone()
 	out, err := b.admit(Incoming{Event: ev})
 	switch {

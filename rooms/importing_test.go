@@ -83,6 +83,10 @@ func TestImportRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// In this version the room id is the create event's hash.
+	if _, err := b.ImportState(t.Context(), b.v, matrix.RoomID("!"+ownCreate.ID[1:]), st, chain, join("join", nil)); err == nil {
+		t.Error("a room has the id of another")
+	}
 	if _, err := b.ImportState(t.Context(), b.v, b.room, st, chain, join("join", nil)); err != nil {
 		t.Error(err)
 	}

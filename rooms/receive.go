@@ -310,7 +310,6 @@ func (b *Builder) admit(in Incoming) (Outcome, error) {
 
 var (
 	errOtherRoom = errors.New("the event is of another room, or of another room version")
-	errNoState   = errors.New("the state that was given before the event is not made of state events of the room")
 	errCreate    = errors.New("a room has one create event")
 )
 

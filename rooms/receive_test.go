@@ -3,6 +3,8 @@ package rooms_test
 import (
 	"testing"
 
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
@@ -13,6 +15,17 @@ func lookup(t testing.TB, id string) *event.Version {
 		t.Fatal("no such room version")
 	}
 	return v
+}
+
+// TestStatements prepares every statement on both databases.
+func TestStatements(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			if err := db.PrepareAll(t.Context(), dbtest.Open(t, kind)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // TestThreeServersTalk passes messages among three servers, on both databases
