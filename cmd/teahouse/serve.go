@@ -31,6 +31,7 @@ func serve(ctx context.Context, con *console, args []string) error {
 		return err
 	}
 	defer held.Close()
+	tuneMemory()
 	log := newLog(con.err, cfg.Log)
 	began := time.Now()
 	s, err := server.New(ctx, cfg, server.Deps{Log: log, Metrics: metrics.New(versionText())})
