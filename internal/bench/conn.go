@@ -26,12 +26,8 @@ type conn struct {
 // do sends a request and reads its answer, which is valid until the next call.
 // An answer other than 200 is an error.
 func (c *conn) do(method, path, token string, body []byte) ([]byte, error) {
-	if c.c == nil {
-		n, err := net.Dial("tcp", c.address)
-		if err != nil {
-			return nil, err
-		}
-		c.c, c.r = n, bufio.NewReaderSize(n, 32<<10)
+	if _, err := c.dial(); err != nil {
+		return nil, err
 	}
 	b := append(c.out[:0], method...)
 	b = append(append(append(b, ' '), path...), " HTTP/1.1\r\nHost: localhost\r\n"...)
@@ -49,6 +45,18 @@ func (c *conn) do(method, path, token string, body []byte) ([]byte, error) {
 		c.close()
 	}
 	return answer, err
+}
+
+// dial connects if there is no connection.
+func (c *conn) dial() (net.Conn, error) {
+	if c.c == nil {
+		n, err := net.Dial("tcp", c.address)
+		if err != nil {
+			return nil, err
+		}
+		c.c, c.r = n, bufio.NewReaderSize(n, 32<<10)
+	}
+	return c.c, nil
 }
 
 func (c *conn) exchange(method, path string) ([]byte, error) {

@@ -50,9 +50,20 @@ func (b *bench) listen(ctx context.Context, users []user, mark string) (*listene
 func (l *listeners) poll(ctx context.Context, u user, since string, mark []byte) {
 	c := &conn{address: l.b.server.address}
 	defer c.close()
-	for ctx.Err() == nil {
-		answer, err := c.do("GET", "/_matrix/client/v3/sync?timeout=1500&since="+since+filter, u.token, nil)
+	n, err := c.dial()
+	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.failed = err
+		return
+	}
+	defer context.AfterFunc(ctx, func() { _ = n.Close() })()
+	for {
+		answer, err := c.do("GET", "/_matrix/client/v3/sync?timeout=30000&since="+since+filter, u.token, nil)
 		now := time.Now()
+		if ctx.Err() != nil {
+			return
+		}
 		if err == nil {
 			if since = text(answer, "next_batch"); since == "" {
 				err = errors.New("/sync has no next_batch")

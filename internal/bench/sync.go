@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // idle asks for what is new when nothing is.
@@ -16,8 +17,9 @@ func idle(ctx context.Context, b *bench) error {
 		return err
 	}
 	since := make([]string, len(users))
-	// Twice: the first time tells everybody that the others are online.
+	// Again after a while: the others are told who is online now.
 	for range 2 {
+		time.Sleep(500 * time.Millisecond)
 		if _, err := b.all(ctx, len(users), func(c *conn, i int) error {
 			path := "/_matrix/client/v3/sync?timeout=0"
 			if since[i] != "" {
@@ -111,7 +113,7 @@ func messages(ctx context.Context, b *bench) error {
 	const limit = 100
 	pages := count / limit
 	from := ""
-	r, err := b.one(ctx, b.n(3, 1)*pages, func(c *conn, i int) error {
+	r, err := b.one(ctx, b.n(10, 1)*pages, func(c *conn, i int) error {
 		path := fmt.Sprintf("%s/messages?dir=b&limit=%d", place.path(), limit)
 		if i%pages == 0 {
 			from = ""
