@@ -1,0 +1,20 @@
+package encryption
+
+import "github.com/teahouse-chat/teahouse/internal/db"
+
+var countRows = map[string]*db.Stmt{
+	"device_keys":       db.SQL(`SELECT count(*) FROM device_keys WHERE user_id = $1 AND device_id = $2`),
+	"one_time_keys":     db.SQL(`SELECT count(*) FROM one_time_keys WHERE user_id = $1 AND device_id = $2`),
+	"to_device":         db.SQL(`SELECT count(*) FROM to_device WHERE user_id = $1 AND device_id = $2`),
+	"to_device_waiting": db.SQL(`SELECT count(*) FROM to_device_waiting WHERE user_id = $1 AND device_id = $2`),
+}
+
+// rows counts what a table keeps of a device.
+func (g *rig) rows(table string, c *client) int64 {
+	g.Helper()
+	n, _, err := db.One(g.Context(), g.DB, countRows[table], scanInt, c.user, c.id)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return n
+}
