@@ -457,9 +457,10 @@ func (w *walk) timeline(p *person, room matrix.RoomID, sec object, want ...strin
 	before, last := maps.Clone(seen), -1
 	for _, ev := range list(sec, "timeline", "events") {
 		id := matrix.EventID(fmt.Sprint(ev.(object)["event_id"]))
-		if want[0] == matrix.MembershipJoin || !w.lines[room][s.index[id]].is(matrix.TypeMember, string(p.User)) {
-			w.visible(p, room, s, "sync", ev) // of the end of their own invitation, all users are told
+		if !s.visible[id] && want[0] != matrix.MembershipJoin && w.lines[room][s.index[id]].is(matrix.TypeMember, string(p.User)) {
+			continue // whatever history is hidden, users are told of the end of their own invitations
 		}
+		w.visible(p, room, s, "sync", ev)
 		if p.joined[room] && before[id] {
 			w.fail("sync tells %s twice of %s", p.User, id)
 		}
