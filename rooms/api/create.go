@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
@@ -23,18 +24,35 @@ const (
 // createRequest is the body of createRoom.
 // spec: client-server#post_matrixclientv3createroom
 type createRequest struct {
-	Visibility      string                     `json:"visibility"`
-	AliasName       string                     `json:"room_alias_name"`
-	Name            string                     `json:"name"`
-	Topic           string                     `json:"topic"`
-	Invite          []matrix.UserID            `json:"invite"`
-	Invite3pid      []json.RawMessage          `json:"invite_3pid"`
-	RoomVersion     string                     `json:"room_version"`
-	CreationContent map[string]json.RawMessage `json:"creation_content"`
-	InitialState    []initialState             `json:"initial_state"`
-	Preset          string                     `json:"preset"`
-	IsDirect        bool                       `json:"is_direct"`
-	PowerLevels     map[string]json.RawMessage `json:"power_level_content_override"`
+	Visibility      string            `json:"visibility"`
+	AliasName       string            `json:"room_alias_name"`
+	Name            string            `json:"name"`
+	Topic           string            `json:"topic"`
+	Invite          []matrix.UserID   `json:"invite"`
+	Invite3pid      []json.RawMessage `json:"invite_3pid"`
+	RoomVersion     string            `json:"room_version"`
+	CreationContent contentObject     `json:"creation_content"`
+	InitialState    []initialState    `json:"initial_state"`
+	Preset          string            `json:"preset"`
+	IsDirect        bool              `json:"is_direct"`
+	PowerLevels     contentObject     `json:"power_level_content_override"`
+}
+
+// contentObject is a part of a request that becomes the content of an event, so
+// that what no event may hold is refused before it is taken apart.
+type contentObject map[string]json.RawMessage
+
+// UnmarshalJSON refuses what is not canonical JSON.
+func (c *contentObject) UnmarshalJSON(raw []byte) error {
+	canonical, err := event.Canonical(raw)
+	var bad *event.FormatError
+	if errors.As(err, &bad) {
+		return matrix.BadJSON("%s", bad.What)
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(canonical, (*map[string]json.RawMessage)(c))
 }
 
 type initialState struct {
@@ -216,7 +234,7 @@ func (s *initialState) proto() (rooms.Proto, error) {
 // server sets.
 // spec: client-server#mroomcreate
 func createContent(u matrix.UserID, q *createRequest, v *event.Version, set preset, invited []matrix.UserID) (map[string]json.RawMessage, error) {
-	content := maps.Clone(q.CreationContent)
+	content := maps.Clone(map[string]json.RawMessage(q.CreationContent))
 	if content == nil {
 		content = map[string]json.RawMessage{}
 	}

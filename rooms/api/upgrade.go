@@ -156,9 +156,16 @@ func (a *API) replacementEvents(ctx context.Context, u matrix.UserID, old *rooms
 	if err != nil {
 		return nil, err
 	}
+	levels, err := a.replacementLevels(ctx, u, old, v, creators)
+	if err != nil {
+		return nil, err
+	}
 	protos := []rooms.Proto{state(matrix.TypeCreate, create), join}
 	if !v.CreatorPower {
-		protos = append(protos, state(matrix.TypePowerLevels, map[string]any{"users": map[matrix.UserID]int{u: 100}}))
+		// Enough to set everything, the final levels included.
+		protos = append(protos, state(matrix.TypePowerLevels, map[string]any{
+			"users": map[matrix.UserID]int64{u: highest(levels.Content)},
+		}))
 	}
 	for _, typ := range transferred {
 		st, err := a.Engine.StateEvent(ctx, m, typ, "")
@@ -174,11 +181,25 @@ func (a *API) replacementEvents(ctx context.Context, u matrix.UserID, old *rooms
 		return nil, err
 	}
 	protos = append(protos, more...)
-	levels, err := a.replacementLevels(ctx, u, old, v, creators)
-	if err != nil {
-		return nil, err
-	}
 	return append(protos, levels), nil
+}
+
+// highest is the greatest level in power levels, 100 at least.
+func highest(levels json.RawMessage) int64 {
+	top := int64(100)
+	content := map[string]json.RawMessage{}
+	if json.Unmarshal(levels, &content) != nil {
+		return top
+	}
+	for _, raw := range content {
+		inner := map[string]json.RawMessage{}
+		if json.Unmarshal(raw, &inner) == nil {
+			top = max(top, highest(raw))
+			continue
+		}
+		top = max(top, number(raw, 0))
+	}
+	return top
 }
 
 // carriedOver lists the bans, and a space's children.
@@ -249,7 +270,7 @@ func (a *API) replacementLevels(ctx context.Context, u matrix.UserID, old *rooms
 		content["events"] = mustJSON(events)
 	case old.Version.CreatorPower:
 		// Creators of the old room had power that no list shows.
-		users[u] = mustJSON(100)
+		users[u] = mustJSON(highest(mustJSON(content)))
 	}
 	content["users"] = mustJSON(users)
 	if v.IntegerLevels {
