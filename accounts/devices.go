@@ -11,12 +11,13 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
-// Device is one of a user's devices.
+// Device is one of a user's devices. All members are always there, since some
+// clients take no list of devices without.
 type Device struct {
 	ID          matrix.DeviceID `json:"device_id"`
-	DisplayName string          `json:"display_name,omitempty"`
-	LastSeenTS  int64           `json:"last_seen_ts,omitempty"`
-	LastSeenIP  string          `json:"last_seen_ip,omitempty"`
+	DisplayName string          `json:"display_name"`
+	LastSeenTS  int64           `json:"last_seen_ts"`
+	LastSeenIP  string          `json:"last_seen_ip"`
 }
 
 func scanDevice(s db.Scanner) (Device, error) {

@@ -17,9 +17,10 @@ var specVersions = []string{
 // unstableFeatures lists what is served beside, or under older names than, the
 // specification. A feature is added here when it works.
 var unstableFeatures = map[string]bool{
-	"org.matrix.msc4222":      true, // use_state_after of /sync
-	"uk.tcpip.msc4133":        true, // keyed profile fields, at the unstable path
-	"uk.tcpip.msc4133.stable": true, // and at the stable one
+	"org.matrix.msc4222":                      true, // use_state_after of /sync
+	"uk.half-shot.msc2666.query_mutual_rooms": true, // mutual rooms at the unstable path
+	"uk.tcpip.msc4133":                        true, // keyed profile fields, at the unstable path
+	"uk.tcpip.msc4133.stable":                 true, // and at the stable one
 }
 
 type versionsAnswer struct {
