@@ -73,6 +73,7 @@ type checkedRoom struct {
 	members     map[matrix.UserID]memberRow
 	builtOn     map[matrix.EventID]state.EventNID // what accepted events build on, by whom
 	timeline    []seenEvent
+	held        bool // some events have moved the state without being in the timeline
 }
 
 // seenEvent is what is kept of an event that was looked at.
@@ -82,6 +83,9 @@ type seenEvent struct {
 	unread   int64
 	thread   matrix.EventID
 	flags    Flags
+	state    bool
+	snapshot SnapshotNID
+	resolved SnapshotNID
 }
 
 type memberRow struct {
@@ -203,7 +207,7 @@ func (c *checker) checkEvent(st *Stored) {
 		c.fault("event %s is of room %d, which does not exist", st.ID, st.Room)
 		return
 	}
-	s := seenEvent{st.NID, st.Position, st.Unread, st.Thread, st.Flags}
+	s := seenEvent{st.NID, st.Position, st.Unread, st.Thread, st.Flags, st.IsState(), st.Snapshot, st.Resolved}
 	c.seen[st.NID], c.ids[st.ID] = s, st.NID
 	if (st.Flags == 0) != (st.Position != 0) {
 		c.fault("event %s has the flags %d and the position %d", st.ID, st.Flags, st.Position)
@@ -219,6 +223,7 @@ func (c *checker) checkEvent(st *Stored) {
 	if st.IsState() && len(st.Auth) != 0 && len(st.Auth) != len(st.AuthEvents) {
 		c.fault("event %s has %d auth events, not %d", st.ID, len(st.Auth), len(st.AuthEvents))
 	}
+	r.held = r.held || st.Flags&Held != 0
 	if st.Position > 0 {
 		r.timeline = append(r.timeline, s)
 	}
@@ -258,6 +263,7 @@ func (c *checker) checkRooms(ctx context.Context, q db.Querier) error {
 	for _, r := range c.rooms {
 		c.checkExtremities(r)
 		c.checkUnread(r)
+		c.checkLine(r)
 		if err := c.checkState(ctx, q, r); err != nil {
 			return err
 		}
@@ -295,112 +301,21 @@ func (c *checker) checkUnread(r *checkedRoom) {
 	}
 }
 
-// checkState compares the current state with all that is derived from it.
-func (c *checker) checkState(ctx context.Context, q db.Querier, r *checkedRoom) error {
-	var layers []state.Layer
-	for n := r.snapshot; n != 0; {
-		l, ok := c.layers[n]
-		if !ok {
-			c.fault("snapshot %d of room %s is missing", n, r.id)
-			return nil
-		}
-		layers, n = append(layers, l), SnapshotNID(l.Parent)
+// checkLine checks that the states after the events of the timeline follow each
+// other up to the current one.
+func (c *checker) checkLine(r *checkedRoom) {
+	if r.held || len(r.timeline) == 0 {
+		return
 	}
-	slices.Reverse(layers)
-	m := state.Rebuild(layers)
-	events, err := c.eventsIn(ctx, q, r, m)
-	if err != nil {
-		return err
-	}
-	var create *Stored
-	for _, st := range events {
-		if st.Version.RoomIDHash && st.Is(matrix.TypeCreate, "") {
-			create = st
+	for i, s := range r.timeline[1:] {
+		before := r.timeline[i]
+		if !s.state && s.snapshot == s.resolved && s.resolved != before.resolved {
+			c.fault("in room %s the state changes at event %d, which is none of state", r.id, s.nid)
 		}
 	}
-	members, joined, invited := 0, 0, 0
-	for key, nid := range m.All() {
-		st := events[nid]
-		if st == nil || st.Room != r.nid || st.Key != key || st.Flags&Rejected != 0 {
-			c.fault("the state of room %s has at key %d the event %d, which does not belong there", r.id, key, nid)
-			continue
-		}
-		if why := c.allowed(st, create, events); why != nil {
-			c.fault("event %s in the state of room %s: %v", st.ID, r.id, why)
-		}
-		if !MemberKey(key) {
-			continue
-		}
-		members++
-		u := matrix.UserID(st.StateKey())
-		if row := r.members[u]; row != (memberRow{st.Membership(), nid, c.e.Local(u)}) {
-			c.fault("the membership of %s in room %s is stored as %+v, not as event %d has it", u, r.id, row, nid)
-		}
-		switch st.Membership() {
-		case matrix.MembershipJoin:
-			joined++
-		case matrix.MembershipInvite:
-			invited++
-		}
+	if last := r.timeline[len(r.timeline)-1]; last.resolved != r.snapshot {
+		c.fault("room %s is at snapshot %d, its newest event %d at %d", r.id, r.snapshot, last.nid, last.resolved)
 	}
-	if members != len(r.members) {
-		c.fault("room %s has %d memberships, and %d in its state", r.id, len(r.members), members)
-	}
-	if joined != r.joined || invited != r.invited {
-		c.fault("room %s counts %d joined and %d invited users, and has %d and %d", r.id, r.joined, r.invited, joined, invited)
-	}
-	return nil
-}
-
-// eventsIn reads the events of a state, and their auth events.
-func (c *checker) eventsIn(ctx context.Context, q db.Querier, r *checkedRoom, m *state.Map) (map[state.EventNID]*Stored, error) {
-	found := make(map[state.EventNID]*Stored, m.Len())
-	read := func(nids []state.EventNID) error {
-		for part := range slices.Chunk(nids, checkedPage) {
-			events, err := db.All(ctx, q, eventsByNIDs, c.e.scanEvents(ctx), part)
-			if err != nil {
-				return err
-			}
-			for _, st := range events {
-				found[st.NID] = st
-			}
-		}
-		return nil
-	}
-	var nids, auths []state.EventNID
-	for _, nid := range m.All() {
-		nids = append(nids, nid)
-	}
-	if err := read(nids); err != nil {
-		return nil, err
-	}
-	for _, st := range found {
-		for _, a := range st.Auth {
-			if found[a] == nil {
-				auths = append(auths, a)
-			}
-		}
-	}
-	slices.Sort(auths)
-	return found, read(slices.Compact(auths))
-}
-
-// allowed judges an event of the state by its auth events.
-func (c *checker) allowed(st, create *Stored, events map[state.EventNID]*Stored) error {
-	if st.RedactedBy != 0 || len(st.Auth) != len(st.AuthEvents) {
-		return nil // what allowed it may be gone
-	}
-	var auths []*Stored
-	for _, a := range st.Auth {
-		if events[a] == nil {
-			return fmt.Errorf("its auth event %d is missing", a)
-		}
-		if events[a].RedactedBy != 0 {
-			return nil
-		}
-		auths = append(auths, events[a])
-	}
-	return checkAuthEvents(st.Event, auths, authEventsOf(st.Event, auths, create))
 }
 
 // checkViews compares the rooms in memory with what was read, unless they have

@@ -26,6 +26,8 @@ var damages = map[string]struct {
 	"membership changed":   {db.SQL(`UPDATE memberships SET membership = 'leave' WHERE user_id = '@user:b'`), "membership of @user:b"},
 	"membership not local": {db.SQL(`UPDATE memberships SET local = 1 - local WHERE user_id = '@user:a'`), "membership of @user:a"},
 	"room gone":            {db.SQL(`DELETE FROM rooms`), "does not exist"},
+	"line broken":          {db.SQL(`UPDATE events SET snapshot = 2, resolved = 2 WHERE event_nid = (SELECT MAX(event_nid) - 1 FROM events WHERE key_nid = 0)`), "none of state"},
+	"line ends elsewhere":  {db.SQL(`UPDATE events SET resolved = 2 WHERE event_nid = (SELECT MAX(event_nid) FROM events)`), "its newest event"},
 	"joined":               {db.SQL(`UPDATE rooms SET joined = joined + 1`), "joined"},
 	"invited":              {db.SQL(`UPDATE rooms SET invited = invited + 1`), "invited"},
 	"position twice":       {db.SQL(`UPDATE events SET position = (SELECT MIN(position) FROM events) WHERE event_nid = (SELECT MAX(event_nid) FROM events)`), "position"},

@@ -1,0 +1,92 @@
+package rooms
+
+import (
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/auth"
+	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
+)
+
+// judge applies the authorisation rules three times.
+func (b *Builder) judge(a *arrival) (Flags, error, error) {
+	switch {
+	case a.known != nil && a.known.Flags&Rejected != 0:
+		return Rejected, nil, nil
+	case a.known == nil && a.ev.Type == matrix.TypeCreate:
+		return Rejected, errCreate, nil
+	}
+	create, err := b.State(matrix.TypeCreate, "")
+	if err != nil {
+		return 0, nil, err
+	}
+	a.authEvents = authEventsOf(a.ev, a.auths, create)
+	if why := checkAuthEvents(a.ev, a.auths, a.authEvents); why != nil {
+		return Rejected, why, nil
+	}
+	st, err := b.stateFor(a.before.state, a.ev)
+	if err != nil {
+		return 0, nil, err
+	}
+	if why := auth.Check(a.ev, st); why != nil {
+		return Rejected, why, nil
+	}
+	if a.before.state == b.head.state {
+		return 0, nil, nil
+	}
+	if st, err = b.stateFor(b.head.state, a.ev); err != nil {
+		return 0, nil, err
+	}
+	// spec: server-server#soft-failure
+	if why := auth.Check(a.ev, st); why != nil {
+		return SoftFailed, why, nil
+	}
+	return 0, nil, nil
+}
+
+// authEventsOf is what an event's auth events say, with the create event where
+// the room id implies it.
+func authEventsOf(ev *event.Event, auths []*Stored, create *Stored) authState {
+	st := make(authState, 0, len(auths)+1)
+	for _, a := range auths {
+		st = append(st, a.Event)
+	}
+	if ev.Version.RoomIDHash && create != nil {
+		st = append(st, create.Event)
+	}
+	return st
+}
+
+// checkAuthEvents judges an event by its auth events.
+func checkAuthEvents(ev *event.Event, auths []*Stored, st authState) error {
+	rejected := func(id matrix.EventID) bool {
+		for _, a := range auths {
+			if a.ID == id {
+				return a.Flags&Rejected != 0
+			}
+		}
+		return false
+	}
+	if err := auth.CheckAuthEvents(ev, st[:len(auths)], rejected); err != nil {
+		return err
+	}
+	return auth.Check(ev, st)
+}
+
+// stateFor picks from a state what decides on an event.
+func (b *Builder) stateFor(m *state.Map, ev *event.Event) (authState, error) {
+	keys := auth.NeededBy(ev)
+	if ev.Version.RoomIDHash {
+		keys = append(keys, auth.Key{Type: matrix.TypeCreate})
+	}
+	st := make(authState, 0, len(keys))
+	for _, k := range keys {
+		s, err := b.stateIn(m, k)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			st = append(st, s.Event)
+		}
+	}
+	return st, nil
+}
