@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -250,9 +251,9 @@ func TestHostileValuesEverywhere(t *testing.T) {
 		n := 0
 		var c *testrig.Client
 		var room matrix.RoomID
-		values := hostileValues
-		if testing.Short() {
-			values = values[:6]
+		values, group := hostileValues, 1 // members of one request
+		if os.Getenv("TEAHOUSE_LONG") == "" {
+			values, group = values[:8], 30
 		}
 		renew := func() {
 			n++
@@ -263,10 +264,10 @@ func TestHostileValuesEverywhere(t *testing.T) {
 		check := func(method, path, send string) {
 			t.Helper()
 			status, text := body(t, s, c, method, path, send)
-			if status >= 500 || status >= 400 && !strings.Contains(text, `"errcode"`) && !strings.Contains(path, "/fallback/") {
+			if status >= 500 || status >= 400 && !strings.Contains(text, `"errcode"`) && !strings.Contains(text, `"flows"`) && !strings.Contains(path, "/fallback/") {
 				t.Errorf("%s %.200s %.200s: %d %s", method, path, send, status, text)
 			}
-			if status == 401 || strings.HasSuffix(path, "/logout") || strings.Contains(path, "/leave") {
+			if status == 401 && !strings.Contains(text, `"flows"`) || strings.HasSuffix(path, "/logout") || strings.Contains(path, "/leave") {
 				renew()
 			}
 		}
@@ -283,7 +284,7 @@ func TestHostileValuesEverywhere(t *testing.T) {
 					}
 					var q []string
 					for _, name := range queries {
-						if name != "timeout" {
+						if name != "timeout" && group == 1 {
 							check(rt.Method, path+"?timeout=0&"+name+"="+url.QueryEscape(strings.ReplaceAll(text, `\u0000`, "\x00")), "")
 						}
 						q = append(q, name+"="+url.QueryEscape(text))
@@ -295,10 +296,8 @@ func TestHostileValuesEverywhere(t *testing.T) {
 						all = append(all, fmt.Sprintf("%q:%s", name, value))
 					}
 					check(rt.Method, path, "{"+strings.Join(all, ",")+"}")
-					for _, m := range all {
-						if !testing.Short() || len(m) < 40 {
-							check(rt.Method, concrete(rt.Path, c.User, room), "{"+m+"}")
-						}
+					for some := range slices.Chunk(all, group) {
+						check(rt.Method, concrete(rt.Path, c.User, room), "{"+strings.Join(some, ",")+"}")
 					}
 				}
 			}
