@@ -168,6 +168,7 @@ func (e *Encryption) DeviceLists(ctx context.Context, user matrix.UserID, after,
 			return nil, nil, err
 		}
 	}
+	delete(came, user) // by joining a room they have not changed for themselves
 	shared := e.sharing(user, mine)
 	for u := range came {
 		with, err := shared(ctx, u)

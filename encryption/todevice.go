@@ -183,8 +183,18 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, sender matrix.UserID, 
 	var news inboxChanged
 	for _, m := range all {
 		l := loads[m.to]
+		room := l.waiting == 0 && l.pending < quota
+		if !room && l.waiting == 0 && l.pending < maxWaiting {
+			// Nothing is deleted from the inbox of a dehydrated device while there is
+			// one, so waiting would have no end.
+			dry, _, err := dehydratedOf(ctx, tx, m.to.user)
+			if err != nil {
+				return err
+			}
+			room = dry.device == m.to
+		}
 		switch {
-		case l.waiting == 0 && l.pending < quota:
+		case room:
 			err = tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), sender, m.event)
 			news.add(m.to)
 		case l.waiting < maxWaiting:
