@@ -174,6 +174,10 @@ func (s *Server) listen(l config.Listener) (httpx.Listener, error) {
 	return httpx.Listener{Listener: n, Serves: l.Serves, TLS: secure}, nil
 }
 
+// CheckConsistency looks for contradictions in the database. Nothing may be
+// served meanwhile.
+func (s *Server) CheckConsistency(ctx context.Context) error { return s.rooms.CheckConsistency(ctx) }
+
 // Close ends background work and closes the database, after what is under way.
 func (s *Server) Close() error {
 	s.stop()

@@ -118,6 +118,9 @@ func (s *Server) Stop() {
 	if err := <-s.done; err != nil {
 		s.t.Errorf("testrig: serving ended with %v", err)
 	}
+	if err := s.Server.CheckConsistency(context.Background()); err != nil {
+		s.t.Errorf("testrig: the database contradicts itself: %v", err)
+	}
 	if err := s.Close(); err != nil {
 		s.t.Errorf("testrig: closing failed with %v", err)
 	}
