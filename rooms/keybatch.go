@@ -9,6 +9,19 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
+// Foresee numbers, at once, the state keys of events that are about to be
+// appended. Without it Append asks for one new key after the other.
+func (e *Engine) Foresee(ctx context.Context, protos []Proto) error {
+	var keys []auth.Key
+	for _, p := range protos {
+		if p.StateKey != nil {
+			keys = append(keys, auth.Key{Type: p.Type, StateKey: *p.StateKey})
+		}
+	}
+	_, err := e.keys.allotAll(ctx, keys)
+	return err
+}
+
 var keysByStateKeys = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE state_key IN {texts $1}`)
 
 // findAll is find for many keys, with one query for all that name somebody or

@@ -104,7 +104,11 @@ func (rd *renderer) render(ctx context.Context, st *Stored) ([]byte, error) {
 		u = append(u, membership...)
 		u = append(u, '"')
 	}
-	if old := rd.others[st.Replaces]; old != nil {
+	old, err := rd.replaced(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
 		u = append(u, `,"prev_content":`...)
 		u = append(u, old.Content...)
 		u = append(u, `,"prev_sender":`...)
@@ -129,6 +133,21 @@ func (rd *renderer) render(ctx context.Context, st *Stored) ([]byte, error) {
 	}
 	u = append(u, '}')
 	return st.AppendClient(make([]byte, 0, len(st.JSON)+len(u)), event.ClientFormat{OmitRoomID: rd.format.OmitRoomID, Unsigned: u}), nil
+}
+
+// replaced is the state event that another one replaced, nil if there is none or
+// the viewer may not see it. Their own memberships are known to everybody.
+// spec: client-server#room-event-format
+func (rd *renderer) replaced(ctx context.Context, st *Stored) (*Stored, error) {
+	old := rd.others[st.Replaces]
+	if old == nil || old.Is(matrix.TypeMember, string(rd.viewer.User)) {
+		return old, nil
+	}
+	ok, err := rd.at.allows(ctx, old)
+	if !ok || err != nil {
+		return nil, err
+	}
+	return old, nil
 }
 
 // appendString appends a JSON string.

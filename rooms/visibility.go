@@ -201,10 +201,17 @@ func historyVisibility(st *Stored) string {
 	if st == nil {
 		return matrix.VisibilityShared
 	}
+	if v, ok := st.Memo(func() any { return parseHistoryVisibility(st.Content) }).(string); ok {
+		return v
+	}
+	return parseHistoryVisibility(st.Content)
+}
+
+func parseHistoryVisibility(content []byte) string {
 	var c struct {
 		Visibility string `json:"history_visibility"`
 	}
-	_ = json.Unmarshal(st.Content, &c) // a content of the wrong type is as good as none
+	_ = json.Unmarshal(content, &c) // a content of the wrong type is as good as none
 	switch c.Visibility {
 	case matrix.VisibilityInvited, matrix.VisibilityJoined, matrix.VisibilityWorldReadable:
 		return c.Visibility

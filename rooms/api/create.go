@@ -93,6 +93,9 @@ func (a *API) createRoom(ctx context.Context, c *httpx.Caller, q *createRequest)
 	if err != nil {
 		return nil, err
 	}
+	if err := a.Engine.Foresee(ctx, protos); err != nil {
+		return nil, err
+	}
 	r, err := a.Engine.Create(ctx, version, c.User, func(b *rooms.Builder) error {
 		for _, p := range protos {
 			if _, err := b.Append(p); err != nil {

@@ -107,6 +107,25 @@ func TestCreateRoomRefusals(t *testing.T) {
 	})
 }
 
+// TestCreateRoomAtItsLimits: as many events as one request may ask for.
+func TestCreateRoomAtItsLimits(t *testing.T) {
+	testrig.Each(t, func(t *testing.T, s *testrig.Server) {
+		alice := s.Register("alice")
+		var initial, invite []any
+		for i := range 200 {
+			initial = append(initial, object{"type": "org.example", "state_key": fmt.Sprint(i), "content": object{}})
+		}
+		for i := range 100 {
+			invite = append(invite, fmt.Sprintf("@guest%d:test", i))
+		}
+		room := alice.CreateRoom(object{"initial_state": initial, "invite": invite})
+		if got := membership(alice, room, "@guest99:test"); got != "invite" {
+			t.Errorf("the last guest's membership is %s", got)
+		}
+		alice.Fails(400, matrix.CodeInvalidParam, "POST", "/v3/createRoom", object{"invite": append(invite, "@one:too.many")})
+	})
+}
+
 // TestCreatorMayBeGivenALevel: clients that know older room versions do so.
 func TestCreatorMayBeGivenALevel(t *testing.T) {
 	s := testrig.Start(t, testrig.Options{})

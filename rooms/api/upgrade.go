@@ -55,6 +55,9 @@ func (a *API) upgrade(ctx context.Context, c *httpx.Caller, q *upgradeRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if err := a.Engine.Foresee(ctx, protos); err != nil {
+		return nil, err
+	}
 	next, err := a.Engine.Create(ctx, version, c.User, func(b *rooms.Builder) error {
 		for _, p := range protos {
 			if _, err := b.Append(p); err != nil {
