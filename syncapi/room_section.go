@@ -163,7 +163,8 @@ func (a *answer) state(rd *roomDelta, known, upTo int64, t *stretch, needed map[
 			a.s.lazy.sent(a.q.device, a.d.upTo.position, memberNIDs(events, t.events))
 		}
 	}
-	rendered, err := a.render(rd, events, false)
+	// Of a whole state, nobody asks what was there before each entry of it.
+	rendered, err := a.render(rd, events, rooms.Format{State: rd.fresh() || a.q.full})
 	if err != nil {
 		return 0, err
 	}
@@ -194,11 +195,11 @@ func memberNIDs(lists ...[]*rooms.Stored) []state.EventNID {
 }
 
 // render gives events the form that the filter asks for.
-func (a *answer) render(rd *roomDelta, events []*rooms.Stored, bundle bool) ([]json.RawMessage, error) {
+func (a *answer) render(rd *roomDelta, events []*rooms.Stored, f rooms.Format) ([]json.RawMessage, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	f := rooms.Format{OmitRoomID: true, Bundle: bundle, PDU: a.q.filter.Format == "federation"}
+	f.OmitRoomID, f.PDU = true, a.q.filter.Format == "federation"
 	rendered, err := a.s.Rooms.Render(a.ctx, rd.room, rooms.Viewer{User: a.d.user, Device: a.q.device.device}, events, f)
 	if err != nil || a.q.filter.paths == nil {
 		return rendered, err
@@ -212,7 +213,7 @@ func (a *answer) render(rd *roomDelta, events []*rooms.Stored, bundle bool) ([]j
 }
 
 func (a *answer) appendTimeline(rd *roomDelta, t *stretch) error {
-	rendered, err := a.render(rd, t.events, true)
+	rendered, err := a.render(rd, t.events, rooms.Format{Bundle: true})
 	if err != nil {
 		return err
 	}
