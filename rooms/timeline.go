@@ -46,6 +46,12 @@ func (e *Engine) Timeline(ctx context.Context, q TimelineQuery) ([]*Stored, erro
 			return nil, err
 		}
 		from = events[len(events)-1].Position
+		for i, st := range events {
+			// What is in memory knows more: the sender's transaction id.
+			if known, ok := e.cache.Peek(st.NID); ok {
+				events[i] = known
+			}
+		}
 		if events = slices.DeleteFunc(events, func(st *Stored) bool { return !st.Served() }); len(events) > 0 {
 			return events, nil
 		}
