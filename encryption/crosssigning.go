@@ -28,8 +28,8 @@ type crossRequest struct {
 }
 
 func scanCrossKey(s db.Scanner) (user matrix.UserID, usage string, k *signedKeys, err error) {
-	var text string
-	if err = s.Scan(&user, &usage, &text); err == nil {
+	var public, text string
+	if err = s.Scan(&user, &usage, &public, &text); err == nil {
 		k, err = parseKeys("a stored key", json.RawMessage(text))
 	}
 	return user, usage, k, err
@@ -161,7 +161,7 @@ func (e *Encryption) storeCross(ctx context.Context, tx *db.Tx, user matrix.User
 		if _, taken := names[user][matrix.DeviceID(k.public())]; taken {
 			return matrix.Forbidden("One of your devices has the %s key as its id", usage)
 		}
-		if err := tx.Exec(upsertCrossKeys, user, usage, k.bare); err != nil {
+		if err := tx.Exec(upsertCrossKeys, user, usage, k.public(), k.bare); err != nil {
 			return err
 		}
 		list, err := masterOrDevices(ctx, tx, k, usage, master)

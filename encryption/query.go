@@ -127,8 +127,9 @@ func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users 
 			return err
 		}
 		return db.Each(ctx, q, selectCrossKeys, func(s db.Scanner) error {
-			user, usage, k, err := scanCrossKey(s)
-			if err != nil {
+			var user matrix.UserID
+			var usage, public, bare string
+			if err := s.Scan(&user, &usage, &public, &bare); err != nil {
 				return err
 			}
 			to := keys.Master
@@ -141,7 +142,7 @@ func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users 
 					return nil
 				}
 			}
-			to[user] = render(k.bare, signed[target{user, k.public()}], nil)
+			to[user] = render(bare, signed[target{user, public}], nil)
 			return nil
 		}, list)
 	})

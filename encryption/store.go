@@ -27,6 +27,7 @@ CREATE TABLE device_keys (
 CREATE TABLE cross_keys (
 	user_id TEXT NOT NULL,
 	usage   TEXT NOT NULL,
+	public  TEXT NOT NULL,
 	keys    TEXT NOT NULL,
 	PRIMARY KEY (user_id, usage)
 ) {without rowid};
@@ -132,9 +133,9 @@ var (
 		ON CONFLICT (user_id, device_id) DO UPDATE SET keys = excluded.keys`)
 	deleteDeviceKeys = db.SQL(`DELETE FROM device_keys WHERE user_id = $1 AND device_id IN {texts $2}`)
 
-	selectCrossKeys = db.SQL(`SELECT user_id, usage, keys FROM cross_keys WHERE user_id IN {texts $1}`)
-	upsertCrossKeys = db.SQL(`INSERT INTO cross_keys (user_id, usage, keys) VALUES ($1, $2, $3)
-		ON CONFLICT (user_id, usage) DO UPDATE SET keys = excluded.keys`)
+	selectCrossKeys = db.SQL(`SELECT user_id, usage, public, keys FROM cross_keys WHERE user_id IN {texts $1}`)
+	upsertCrossKeys = db.SQL(`INSERT INTO cross_keys (user_id, usage, public, keys) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (user_id, usage) DO UPDATE SET public = excluded.public, keys = excluded.keys`)
 	deleteCrossKeys = db.SQL(`DELETE FROM cross_keys WHERE user_id = $1 AND usage = $2`)
 
 	// A user sees what the owner of a key and they themselves have signed.
