@@ -16,12 +16,13 @@ func (e *Encryption) Routes() []httpx.Route {
 	keys, send, guests := httpx.Limit(LimitKeys), httpx.Limit(LimitSend), httpx.GuestsAllowed
 	large := httpx.MaxBody(8 << 20) // a whole backup comes in few requests
 	return []httpx.Route{
+		// spec: client-server#guest-access
 		httpx.JSON("POST", v3+"keys/upload", e.upload, keys, guests),
 		// Older clients name their device in the path; it is the token's.
-		httpx.JSON("POST", v3+"keys/upload/{deviceId}", e.uploadNamed, keys, guests),
+		httpx.JSON("POST", v3+"keys/upload/{deviceId}", e.uploadNamed, keys),
 		httpx.JSON("POST", v3+"keys/query", e.query, keys, guests),
 		httpx.JSON("POST", v3+"keys/claim", e.claim, keys, guests),
-		httpx.JSON("GET", v3+"keys/changes", e.changes, keys, guests),
+		httpx.JSON("GET", v3+"keys/changes", e.changes, keys),
 		httpx.JSON("POST", v3+"keys/device_signing/upload", challenged(e.uploadCross), keys, httpx.Versions("unstable")),
 		httpx.JSON("POST", v3+"keys/signatures/upload", e.uploadSignatures, keys, httpx.Versions("unstable")),
 
