@@ -25,6 +25,7 @@ type bench struct {
 	crowded  *room // grows from scenario to scenario
 	scenario string
 	figures  []figure
+	busy     elsewhere // during the scenario
 	txn      atomic.Int64
 }
 
@@ -155,7 +156,7 @@ func (b *bench) spread(ctx context.Context, conns, count int, op func(c *conn, i
 	var group sync.WaitGroup
 	var failed error
 	var once sync.Once
-	cpu, began := b.server.cpu(), time.Now()
+	cpu, others, began := b.server.cpu(), b.othersCPU(), time.Now()
 	for _, c := range b.conns[:min(conns, len(b.conns))] {
 		group.Go(func() {
 			for ctx.Err() == nil {
@@ -175,6 +176,7 @@ func (b *bench) spread(ctx context.Context, conns, count int, op func(c *conn, i
 	}
 	group.Wait()
 	r.elapsed, r.cpu = time.Since(began), b.server.cpu()-cpu
+	b.busy.wall, b.busy.cpu = b.busy.wall+r.elapsed, b.busy.cpu+b.othersCPU()-others
 	return r, errors.Join(failed, ctx.Err())
 }
 

@@ -12,7 +12,8 @@
 // can be. Every figure stands beside its target.
 //
 // What is stated per operation is the server's CPU time from /proc, which
-// depends least on what else the machine does; the rates need a quiet machine.
+// depends least on what else the machine does. The rates need a quiet machine:
+// "cores busy elsewhere" tells how quiet it was.
 // Each scenario has users and rooms of its own, so the order does not matter
 // but for the size of the database, which the later ones find larger.
 //

@@ -116,10 +116,13 @@ func measure(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	for _, s := range list {
 		began := time.Now()
-		b.scenario = s.name
+		b.scenario, b.busy = s.name, elsewhere{}
 		stop := b.perf(s.name)
 		runErr := s.run(ctx, b)
 		stop()
+		if b.busy.wall > 0 {
+			b.note("cores busy elsewhere", b.busy.cores(), "")
+		}
 		if runErr != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.name, runErr))
 		}
