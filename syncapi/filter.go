@@ -52,8 +52,8 @@ func parseFilter(raw []byte) (*options, error) {
 		return nil, matrix.InvalidParam(`"event_format" is "client" or "federation"`)
 	}
 	for _, e := range []*filter.Events{&f.Presence, &f.AccountData, &f.Room.Ephemeral, &f.Room.State, &f.Room.Timeline, &f.Room.AccountData} {
-		if e.Limit != nil && *e.Limit < 0 {
-			return nil, matrix.InvalidParam(`"limit" must not be negative`)
+		if err := e.Check(); err != nil {
+			return nil, err
 		}
 	}
 	if f.Fields != nil {

@@ -46,10 +46,24 @@ func Parse(text string) (*Events, error) {
 		}
 		return nil, matrix.NotJSON("The filter is not JSON").Because(err)
 	}
-	if f.Limit != nil && *f.Limit < 0 {
-		return nil, matrix.InvalidParam(`"limit" of the filter must not be negative`)
+	if err := f.Check(); err != nil {
+		return nil, err
 	}
 	return f, nil
+}
+
+// maxPatterns bounds the patterns that every event is matched against.
+const maxPatterns = 1000
+
+// Check tells what is wrong with the values of a filter.
+func (f *Events) Check() error {
+	if f.Limit != nil && *f.Limit < 0 {
+		return matrix.InvalidParam(`"limit" of the filter must not be negative`)
+	}
+	if len(f.Types)+len(f.NotTypes) > maxPatterns {
+		return matrix.InvalidParam(`"types" and "not_types" of the filter have more than %d patterns`, maxPatterns)
+	}
+	return nil
 }
 
 // TakesRoom tells whether events of a room are picked at all.
@@ -104,6 +118,7 @@ func glob(pattern, text string) bool {
 		return false
 	}
 	for {
+		rest = strings.TrimLeft(rest, "*")
 		piece, after, more := strings.Cut(rest, "*")
 		if !more {
 			return strings.HasSuffix(text, piece)

@@ -59,7 +59,7 @@ type sight struct {
 	world      bool   // the room is world readable now
 	left       int    // index of the event that ended the last stay; the end of the history for who is joined, -1 for who never was
 	visible    map[matrix.EventID]bool
-	known      map[matrix.EventID]bool // state that held at a time when the user could see the state
+	known      map[matrix.EventID]bool // state that held at an event that the user sees
 	index      map[matrix.EventID]int
 }
 
@@ -71,8 +71,6 @@ func sightOf(u matrix.UserID, line []happening) sight {
 	s := sight{left: -1, visible: map[matrix.EventID]bool{}, known: map[matrix.EventID]bool{}, index: map[matrix.EventID]int{}}
 	now := moment{visibility: matrix.VisibilityShared}
 	stay := -1 // index of the last event at which the user was joined
-	type key struct{ typ, key string }
-	holds := map[key]int{}
 	for i := range line {
 		h := &line[i]
 		s.index[h.id] = i
@@ -82,22 +80,9 @@ func sightOf(u matrix.UserID, line []happening) sight {
 		case h.is(matrix.TypeMember, string(u)):
 			now.membership = h.value
 		}
-		if now.membership == matrix.MembershipJoin {
-			for _, j := range holds { // a timeline may begin with the join: what held before it is its state
-				s.known[line[j].id] = true
-			}
-		}
-		if h.key != nil {
-			holds[key{h.typ, *h.key}] = i
-		}
 		at[i] = now
 		if now.membership == matrix.MembershipJoin {
 			stay = i
-		}
-		if now.membership == matrix.MembershipJoin || now.visibility == matrix.VisibilityWorldReadable {
-			for _, j := range holds {
-				s.known[line[j].id] = true
-			}
 		}
 	}
 	s.membership, s.world = now.membership, now.visibility == matrix.VisibilityWorldReadable
@@ -115,6 +100,13 @@ func sightOf(u matrix.UserID, line []happening) sight {
 		}
 		return false
 	}
+	type key struct{ typ, key string }
+	holds := map[key]matrix.EventID{}
+	know := func() {
+		for _, id := range holds {
+			s.known[id] = true
+		}
+	}
 	for i := range line {
 		h := &line[i]
 		ok := sees(at[i], i)
@@ -127,6 +119,13 @@ func sightOf(u matrix.UserID, line []happening) sight {
 		}
 		if ok {
 			s.visible[h.id] = true
+			know() // a timeline may begin here
+		}
+		if h.key != nil {
+			holds[key{h.typ, *h.key}] = h.id
+		}
+		if ok {
+			know()
 		}
 	}
 	return s
