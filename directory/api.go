@@ -41,7 +41,7 @@ func (d *Directory) Routes() []httpx.Route {
 	const v3 = "/_matrix/client/v3/"
 	return []httpx.Route{
 		httpx.JSON("GET", v3+"directory/room/{roomAlias}", d.getAlias, httpx.NoAuth),
-		httpx.JSON("PUT", v3+"directory/room/{roomAlias}", d.putAlias),
+		httpx.JSON("PUT", v3+"directory/room/{roomAlias}", d.putAlias, httpx.Limit("send")),
 		httpx.JSON("DELETE", v3+"directory/room/{roomAlias}", d.deleteAlias),
 		httpx.JSON("GET", v3+"rooms/{roomId}/aliases", d.roomAliases, httpx.Versions("unstable/org.matrix.msc2432")),
 		httpx.JSON("GET", v3+"directory/list/room/{roomId}", d.getVisibility, httpx.NoAuth),

@@ -24,15 +24,16 @@ const (
 
 // Routes lists the client API. Guests may use filters, as they may sync.
 func (d *Data) Routes() []httpx.Route {
+	writes := httpx.Limit("send") // what is written is kept, as events are
 	return []httpx.Route{
 		httpx.JSON(http.MethodGet, pathGlobal, d.getGlobal),
-		httpx.JSON(http.MethodPut, pathGlobal, d.putGlobal, httpx.MaxBody(maxContentBody)),
+		httpx.JSON(http.MethodPut, pathGlobal, d.putGlobal, writes, httpx.MaxBody(maxContentBody)),
 		httpx.JSON(http.MethodGet, pathRoom, d.getRoom),
-		httpx.JSON(http.MethodPut, pathRoom, d.putRoom, httpx.MaxBody(maxContentBody)),
+		httpx.JSON(http.MethodPut, pathRoom, d.putRoom, writes, httpx.MaxBody(maxContentBody)),
 		httpx.JSON(http.MethodGet, pathTags, d.getTags),
-		httpx.JSON(http.MethodPut, pathTag, d.putTag),
+		httpx.JSON(http.MethodPut, pathTag, d.putTag, writes),
 		httpx.JSON(http.MethodDelete, pathTag, d.deleteTag),
-		httpx.JSON(http.MethodPost, pathFilters, d.postFilter, httpx.GuestsAllowed, httpx.MaxBody(maxFilterBody)),
+		httpx.JSON(http.MethodPost, pathFilters, d.postFilter, writes, httpx.GuestsAllowed, httpx.MaxBody(maxFilterBody)),
 		httpx.JSON(http.MethodGet, pathFilter, d.getFilter, httpx.GuestsAllowed),
 		httpx.JSON(http.MethodPost, pathOpenID, d.postOpenID, httpx.EmptyBodyOK, httpx.Limit("openid")),
 	}
