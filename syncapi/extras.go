@@ -142,7 +142,7 @@ func (p seen) event() json.RawMessage {
 // toDevice returns the device's messages and up to where they reach.
 func (s *Service) toDevice(ctx context.Context, q *syncRequest, d *delta) ([]json.RawMessage, int64, error) {
 	upTo := d.upTo.position
-	if s.Encryption == nil || !d.initial && !d.data && q.since.Device >= q.since.Position {
+	if s.Encryption == nil {
 		return nil, upTo, nil
 	}
 	return s.Encryption.ToDevice(ctx, d.user, q.device.device, q.since.Device, upTo)
@@ -157,7 +157,7 @@ func (a *answer) encryption() error {
 	var fallback []string
 	if e := a.s.Encryption; e != nil {
 		var err error
-		if a.d.data && !a.d.initial {
+		if !a.d.initial && (a.d.data || len(a.d.joined)+len(a.d.left) > 0) {
 			if changed, left, err = e.DeviceLists(a.ctx, a.d.user, a.d.from.position, a.d.upTo.position); err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/syncapi"
+	"github.com/teahouse-chat/teahouse/syncapi/token"
 )
 
 // profileSource gives rooms and the directory the profiles of local users.
@@ -138,4 +139,42 @@ func (s syncData) Changed(change any) matrix.UserID {
 
 func (s syncData) Filter(ctx context.Context, user matrix.UserID, id string) (json.RawMessage, error) {
 	return s.data.RawFilter(ctx, user, id)
+}
+
+// deviceNames tells encryption which devices there are.
+type deviceNames struct{}
+
+var devicesOf = db.SQL(`SELECT u.user_id, d.device_id, d.display_name FROM users u JOIN devices d ON d.user_nid = u.user_nid
+	WHERE u.user_id IN {texts $1}`)
+
+func (deviceNames) Devices(ctx context.Context, q db.Querier, users []matrix.UserID) (map[matrix.UserID]map[matrix.DeviceID]string, error) {
+	all := make(map[matrix.UserID]map[matrix.DeviceID]string, len(users))
+	return all, db.Each(ctx, q, devicesOf, func(s db.Scanner) error {
+		var user matrix.UserID
+		var id matrix.DeviceID
+		var name string
+		err := s.Scan(&user, &id, &name)
+		if all[user] == nil {
+			all[user] = map[matrix.DeviceID]string{}
+		}
+		all[user][id] = name
+		return err
+	}, users)
+}
+
+// passwordUIA guards cross-signing keys by the user's password.
+type passwordUIA struct{ accounts *accounts.Accounts }
+
+func (p passwordUIA) Require(ctx context.Context, c *httpx.Caller, endpoint string, body, auth json.RawMessage) error {
+	return p.accounts.UIA.Require(ctx, c, accounts.UIARequest{Endpoint: endpoint, Body: body}, auth, accounts.PasswordFlow())
+}
+
+func removedDevices(change any) (matrix.UserID, []matrix.DeviceID, bool) {
+	c, ok := change.(accounts.SessionsEnded)
+	return c.User, c.Devices, ok && c.Removed
+}
+
+func syncPosition(text string) (int64, error) {
+	t, err := token.ParseSync(text)
+	return t.Position, err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/teahouse-chat/teahouse/admin"
 	"github.com/teahouse-chat/teahouse/directory"
 	"github.com/teahouse-chat/teahouse/discovery"
+	"github.com/teahouse-chat/teahouse/encryption"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/metrics"
@@ -59,8 +60,14 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	users.accounts = s.Accounts
+	if s.encryption, err = encryption.New(encryption.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Rooms: s.rooms, Devices: deviceNames{}, UIA: passwordUIA{s.Accounts},
+		Ended: removedDevices, Position: syncPosition, Now: deps.Now, Log: deps.Log,
+	}); err != nil {
+		return err
+	}
 	s.sync = syncapi.New(syncapi.Deps{
-		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Sessions: users, Now: deps.Now, Log: deps.Log,
+		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Sessions: users, Now: deps.Now, Log: deps.Log,
 		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
 	})
 	s.Accounts.OnLogout(s.sync.EndSession)
@@ -85,7 +92,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	reading := history.New(history.Deps{Engine: s.rooms, Ignores: syncData{s.db, accountData}})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
-		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.sync, reports, about, rules,
+		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, rules,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/teahouse-chat/teahouse/accounts"
 	"github.com/teahouse-chat/teahouse/accounts/profiles"
+	"github.com/teahouse-chat/teahouse/encryption"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -53,6 +54,8 @@ type Server struct {
 
 	stop   context.CancelFunc // ends background work
 	worker sync.WaitGroup
+
+	encryption *encryption.Encryption
 }
 
 // New opens the database and makes the features; nothing is served yet. Close
@@ -109,6 +112,11 @@ func (d *Deps) registerer() prometheus.Registerer {
 // start runs what has to happen beside requests.
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
+	s.worker.Go(func() {
+		if err := s.encryption.Resume(ctx); err != nil && ctx.Err() == nil {
+			s.deps.Log.Error("keys of removed devices could not be deleted; the next start tries again", "error", err)
+		}
+	})
 	s.worker.Go(func() {
 		if err := s.profiles.Resume(ctx); err != nil && ctx.Err() == nil {
 			s.deps.Log.Error("changed profiles could not be shown in all rooms; the next change tries again", "error", err)

@@ -31,7 +31,8 @@ func concrete(path string, user matrix.UserID, room matrix.RoomID) string {
 // spec: client-server#client-behaviour-7
 var guests = []string{
 	"GET account/whoami", "GET devices", "GET devices/{deviceId}", "PUT devices/{deviceId}",
-	"POST logout", "POST logout/all", "GET events", "GET sync",
+	"POST logout", "POST logout/all", "GET events", "GET events/{eventId}", "GET sync",
+	"POST keys/upload", "POST keys/query", "POST keys/claim", "PUT sendToDevice/{eventType}/{txnId}",
 	"GET user/{userId}/filter/{filterId}", "POST user/{userId}/filter",
 	"PUT profile/{userId}/{keyName}", "DELETE profile/{userId}/{keyName}",
 	"POST join/{roomIdOrAlias}", "POST rooms/{roomIdOrAlias}/join", "POST rooms/{roomId}/leave", "POST rooms/{roomId}/forget",
