@@ -74,6 +74,8 @@ type TxnKey struct {
 	Device matrix.DeviceID
 	Path   int64 // a hash of what the id belongs to: the path of the request
 	ID     string
+	// Answered is closed when the request has been answered; nil if nobody can tell.
+	Answered <-chan struct{}
 }
 
 // Committed is published on the stream for every commit that a room had events

@@ -47,6 +47,7 @@ type record struct {
 	seen    int64 // generation of the newest presence that concerns the user
 	rooms   map[rooms.RoomNID]marks
 	waiters map[*waiter]struct{}
+	echoes  map[matrix.DeviceID]<-chan struct{} // closed when what the device sent last has been answered
 }
 
 // stand is a point in both orders: of the stream, and of what is in memory only.
@@ -244,6 +245,7 @@ func (n *notifier) committed(nid rooms.RoomNID, r room, events []*rooms.Stored) 
 	at := int64(0)
 	for _, ev := range events {
 		at = max(at, ev.Position)
+		n.sent(ev.Txn)
 	}
 	if at == 0 {
 		return // history that was filled in

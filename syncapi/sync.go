@@ -36,14 +36,24 @@ func (s *Service) getSync(ctx context.Context, c *httpx.Caller, v *syncQuery) (*
 	defer s.presence.come(c.User, v.SetPresence)()
 
 	from := s.from(q)
+	if s.Encryption != nil && !q.initial {
+		// What the token acknowledges goes at once, not when there is more to say.
+		if _, _, err := s.Encryption.ToDevice(ctx, c.User, c.Device, q.since.Device, q.since.Device); err != nil {
+			return nil, err
+		}
+	}
 	if q.initial {
 		s.lazy.forget(q.device)
 	}
 	var timer *time.Timer
 	for {
 		a, at, err := s.look(ctx, rec, q, from)
-		if err != nil || a != nil {
-			return a, err
+		if err != nil {
+			return nil, err
+		}
+		if a != nil {
+			s.notifier.settle(ctx, rec, c.Device)
+			return a, nil
 		}
 		// Up to there is nothing for this client.
 		from = at

@@ -65,6 +65,7 @@ func pathHash(segments ...string) int64 {
 
 // sendOnce sends an event that a device may ask for again.
 func (a *API) sendOnce(ctx context.Context, c *httpx.Caller, room matrix.RoomID, p rooms.Proto, txn rooms.TxnKey) (*eventAnswer, error) {
+	txn.Answered = ctx.Done()
 	st, err := a.Engine.Send(ctx, room, c.User, p, &txn)
 	if err != nil {
 		return nil, err
