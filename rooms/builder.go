@@ -43,6 +43,7 @@ type Builder struct {
 	layers        []state.Layer
 	newKeys       []auth.Key
 	redacted      map[state.EventNID]*Stored
+	strips        []redaction
 	memberChanges []memberChange
 	onStored      []func()  // called after the commit
 	known         []*Stored // events that are stored already, and get a place now
@@ -403,6 +404,9 @@ func (b *Builder) write(tx *db.Tx) error {
 		if err := b.writeMembership(tx, m); err != nil {
 			return err
 		}
+	}
+	for _, r := range b.strips {
+		r.complete()
 	}
 	for _, st := range b.redacted {
 		if err := writeRedacted(tx, st); err != nil {

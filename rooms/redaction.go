@@ -71,12 +71,24 @@ func (b *Builder) redact(target, by *Stored) {
 	if target.RedactedBy != 0 {
 		return
 	}
-	redacted := *target
-	redacted.Event, redacted.RedactedBy, redacted.Txn = target.Event.Redact(), by.NID, nil
 	if b.redacted == nil {
 		b.redacted = map[state.EventNID]*Stored{}
 	}
-	b.redacted[target.NID] = &redacted
+	redacted := &Stored{Event: target.Event.Redact(), RedactedBy: by.NID}
+	b.redacted[target.NID] = redacted
+	b.strips = append(b.strips, redaction{target, redacted})
+}
+
+// redaction is an event and what is left of it.
+type redaction struct{ target, left *Stored }
+
+// complete takes over what the target is beside its content. It runs on the
+// writer goroutine: where the target is about to be committed, too, only there
+// it has its position.
+func (r redaction) complete() {
+	ev, by := r.left.Event, r.left.RedactedBy
+	*r.left = *r.target
+	r.left.Event, r.left.RedactedBy, r.left.Txn = ev, by, nil
 }
 
 // writeRedacted stores a redacted event in the place of the original, whose
