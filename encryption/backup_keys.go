@@ -287,7 +287,6 @@ func (e *Encryption) getSessionKey(ctx context.Context, c *httpx.Caller, q *sess
 
 // storedKeys writes keys of a backup page by page, since there may be very many.
 type storedKeys struct {
-	ctx  context.Context
 	next func(after session) ([]storedKey, error)
 	list []storedKey   // the first page
 	room matrix.RoomID // the only one, or "" for all with their names
