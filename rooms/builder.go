@@ -247,8 +247,16 @@ func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *even
 		d.Depth = max(d.Depth, x.depth)
 	}
 	d.Depth = min(d.Depth+1, 1<<53-1)
-	ev, err = event.Build(v, d, b.e.ServerName, b.e.Key)
 	var bad *event.FormatError
+	if !v.StrictJSON {
+		// Old rooms may hold numbers that canonical JSON has no form for, but
+		// servers write them in different ways and so would not agree on the hash:
+		// none are added.
+		d.Content, err = event.Canonical(p.Content)
+	}
+	if err == nil {
+		ev, err = event.Build(v, d, b.e.ServerName, b.e.Key)
+	}
 	if errors.As(err, &bad) {
 		return nil, nil, nil, formatError(bad)
 	}

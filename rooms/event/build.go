@@ -30,7 +30,7 @@ func Build(v *Version, d Draft, server matrix.ServerName, key SigningKey) (*Even
 		s.buf = s.buf[:0]
 	}
 	s.buf = d.append(s.buf, v, content, id, nil)
-	if canonical, err := check(s.buf, true); err != nil {
+	if canonical, err := check(s.buf, v.StrictJSON); err != nil {
 		return nil, err
 	} else if !canonical {
 		return nil, &FormatError{What: "malformed draft"}
@@ -59,11 +59,9 @@ func Build(v *Version, d Draft, server matrix.ServerName, key SigningKey) (*Even
 }
 
 // draftContent is the draft's content in canonical form, with the target of a
-// redaction where the room version keeps it there. Old rooms may hold numbers
-// that canonical JSON has no form for, but servers write them in different ways
-// and so would not agree on the hash: none are added.
+// redaction where the room version keeps it there.
 func draftContent(v *Version, d Draft) ([]byte, error) {
-	content, err := Canonical(d.Content)
+	content, err := canonicalise(d.Content, v.StrictJSON)
 	if err != nil {
 		return nil, err
 	}
