@@ -251,7 +251,7 @@ func TestHostileValuesEverywhere(t *testing.T) {
 		n := 0
 		var c *testrig.Client
 		var room matrix.RoomID
-		values, group := hostileValues, 6 // members of one request
+		values, group := hostileValues, 1 // members of one request
 		if os.Getenv("TEAHOUSE_LONG") == "" {
 			values, group = values[:8], 30
 		}
