@@ -34,7 +34,7 @@ func serve(ctx context.Context, con *console, args []string) error {
 	tuneMemory()
 	log := newLog(con.err, cfg.Log)
 	began := time.Now()
-	s, err := server.New(ctx, cfg, server.Deps{Log: log, Metrics: metrics.New(versionText())})
+	s, err := server.New(ctx, cfg, server.Deps{Log: log, Metrics: metrics.New(versionText()), Version: versionText()})
 	if err != nil {
 		return err
 	}

@@ -113,11 +113,7 @@ func (w *world) dialer() *dialer.Dialer {
 			w.mu.Lock()
 			w.dials[address]++
 			w.mu.Unlock()
-			conn, err := w.network.Dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return newEager(conn), nil
+			return w.network.Dial(ctx, network, address)
 		},
 	})
 }

@@ -83,9 +83,7 @@ func (c *Config) check(r *reader) {
 		r.bad("sync.max_timeline_limit", "must be at least 1; 500 is the default")
 	}
 	c.checkSupport(r)
-	if c.Federation.CAFile != "" {
-		readable(r, "federation.ca_file", c.Federation.CAFile)
-	}
+	c.Federation.check(r)
 	for i, file := range c.Appservices {
 		readable(r, fmt.Sprintf("appservices[%d]", i), file)
 	}
@@ -192,6 +190,27 @@ func (c *Config) checkSupport(r *reader) {
 			if _, err := matrix.ParseUserID(contact.MatrixID); err != nil {
 				r.bad(key+".matrix_id", "%q is not a user id; one looks like @name:example.org", contact.MatrixID)
 			}
+		}
+	}
+}
+
+func (f *Federation) check(r *reader) {
+	if f.CAFile != "" {
+		readable(r, "federation.ca_file", f.CAFile)
+	}
+	if _, err := matrix.ParseServerName(f.Name); f.Name != "" && err != nil {
+		r.bad("federation.name", "%q is not a host with an optional port; use one like matrix.example.org or matrix.example.org:443", f.Name)
+	}
+	for key, list := range map[string][]string{"federation.allow": f.Allow, "federation.deny": f.Deny} {
+		for i, name := range list {
+			if _, err := matrix.ParseServerName(strings.TrimPrefix(name, "*.")); err != nil {
+				r.bad(fmt.Sprintf("%s[%d]", key, i), "%q is not a server name; use example.org, example.org:8448 or *.example.org", name)
+			}
+		}
+	}
+	for i, name := range f.Notaries {
+		if _, err := matrix.ParseServerName(string(name)); err != nil {
+			r.bad(fmt.Sprintf("federation.notaries[%d]", i), "%q is not a server name; use one like matrix.org", name)
 		}
 	}
 }

@@ -19,6 +19,9 @@ type Config struct {
 	// Database is sqlite:// and a path, or postgres://...; empty means
 	// teahouse.db in DataDir, on SQLite.
 	Database DatabaseURL `yaml:"database" env:"TEAHOUSE_DATABASE"`
+	// SigningKey is the content of a file of signing keys; empty means the file
+	// signing.key in DataDir.
+	SigningKey Secret `yaml:"signing_key" env:"TEAHOUSE_SIGNING_KEY"`
 	// Listeners are the addresses that are served.
 	Listeners []Listener `yaml:"listeners"`
 	// PublicURL is how clients reach the server; empty means https:// and
@@ -160,10 +163,18 @@ type Contact struct {
 
 // Federation is how other servers are talked to.
 type Federation struct {
-	Enabled               bool   `yaml:"enabled"`
-	AllowPrivateAddresses bool   `yaml:"allow_private_addresses"`
-	CAFile                string `yaml:"ca_file"`
-	VerifyTLS             bool   `yaml:"verify_tls"`
+	Enabled bool `yaml:"enabled"`
+	// Name is the host, with a port if it is not 8448, at which other servers
+	// reach this one; .well-known/matrix/server tells it. Empty: nothing is told.
+	Name                  string              `yaml:"name"`
+	Allow                 []string            `yaml:"allow"`    // if there are any, only these servers
+	Deny                  []string            `yaml:"deny"`     // never these servers
+	Notaries              []matrix.ServerName `yaml:"notaries"` // asked for keys that servers do not tell themselves
+	AllowPrivateAddresses bool                `yaml:"allow_private_addresses"`
+	AllowAddresses        []Network           `yaml:"allow_addresses"`
+	DenyAddresses         []Network           `yaml:"deny_addresses"`
+	CAFile                string              `yaml:"ca_file"`
+	VerifyTLS             bool                `yaml:"verify_tls"`
 }
 
 // Metrics is the listener of the metrics.
@@ -191,8 +202,11 @@ func Default() *Config {
 		DefaultRoomVersion: "12",
 		Presence:           Presence{Enabled: true},
 		Sync:               Sync{MaxTimeout: 2 * time.Minute, MaxTimelineLimit: 500},
-		Federation:         Federation{Enabled: true, VerifyTLS: true},
-		Log:                Log{Level: "info", Format: "text"},
+		Federation: Federation{
+			Enabled: true, VerifyTLS: true, Allow: []string{}, Deny: []string{}, Notaries: []matrix.ServerName{},
+			AllowAddresses: []Network{}, DenyAddresses: []Network{},
+		},
+		Log: Log{Level: "info", Format: "text"},
 	}
 }
 

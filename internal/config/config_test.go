@@ -70,7 +70,7 @@ trusted_proxies: [127.0.0.1, "fd00::/8"]
 	want.Passwords = Passwords{3, 1024, 2}
 	want.RateLimits.Enabled = false
 	want.DefaultRoomVersion = "11"
-	want.Federation = Federation{AllowPrivateAddresses: true, CAFile: file}
+	want.Federation.Enabled, want.Federation.AllowPrivateAddresses, want.Federation.CAFile, want.Federation.VerifyTLS = false, true, file, false
 	want.Appservices = []string{file}
 	want.Metrics.Address = "127.0.0.1:9100"
 	want.Log = Log{"debug", "json"}

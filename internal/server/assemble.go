@@ -78,7 +78,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	about, err := discovery.New(discovery.Deps{
-		PublicURL: cfg.ClientURL(), Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
+		PublicURL: cfg.ClientURL(), FederationName: cfg.Federation.Name, Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
 		PasswordChanges: true, LoginTokens: true,
 	})
 	if err != nil {
@@ -98,6 +98,10 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}
 	s.edge.Add("admin", s.Accounts.AdminRoutes()...)
 	s.edge.Add("wellknown", about.WellKnown()...)
+	if cfg.Federation.Enabled {
+		s.edge.Add("keys", s.outside.ring.Routes()...)
+		s.edge.Add("federation", s.outside.routes(deps.Version)...)
+	}
 	if deps.Metrics != nil {
 		s.edge.Add("metrics", metrics.Route(deps.Metrics))
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -36,7 +37,12 @@ type Deps struct {
 	Rand    io.Reader
 	Log     *slog.Logger
 	Metrics *prometheus.Registry // nil: nothing is measured
+	Version string               // what other servers are told that this is
 	Listen  func(network, address string) (net.Listener, error)
+	// How other servers are found and reached.
+	Resolve   func(ctx context.Context, host string) ([]netip.Addr, error)
+	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
 // Server is a homeserver.
@@ -56,6 +62,8 @@ type Server struct {
 	worker sync.WaitGroup
 
 	encryption *encryption.Encryption
+
+	outside *outside
 }
 
 // New opens the database and makes the features; nothing is served yet. Close
@@ -65,7 +73,7 @@ func New(ctx context.Context, cfg *config.Config, deps Deps) (*Server, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("the data folder cannot be made: %w", err)
 	}
-	key, err := loadKey(cfg.DataDir, deps.Rand)
+	file, err := loadKeys(cfg, deps.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +85,11 @@ func New(ctx context.Context, cfg *config.Config, deps Deps) (*Server, error) {
 	if err := checkName(ctx, d, cfg.ServerName); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if err := s.assemble(key); err != nil {
+	if s.outside, err = s.connect(file); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := s.assemble(file.Current); err != nil {
+		s.outside.close()
 		return nil, errors.Join(err, d.Close())
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -95,6 +107,9 @@ func (d *Deps) complete() {
 	}
 	if d.Log == nil {
 		d.Log = slog.Default()
+	}
+	if d.Version == "" {
+		d.Version = "unknown"
 	}
 	if d.Listen == nil {
 		d.Listen = net.Listen
@@ -191,5 +206,6 @@ func (s *Server) Close() error {
 	s.stop()
 	s.worker.Wait()
 	s.sync.Close()
+	s.outside.close()
 	return s.db.Close()
 }

@@ -29,6 +29,7 @@ type Options struct {
 	Database string               // URL; a new database if empty
 	DataDir  string               // a new one if empty
 	Network  *Network             // one of its own if nil
+	Federate bool                 // talks to the other servers of the network, at port 8448
 	Change   func(*config.Config) // the last word on the configuration
 	Log      slog.Handler         // warnings go to the test's output if nil
 }
@@ -80,6 +81,10 @@ func Start(t testing.TB, o Options) *Server {
 	cfg.Registration.SharedSecret = "shared secret"
 	cfg.Passwords = config.Passwords{Time: 1, MemoryKiB: 8, Threads: 1}
 	cfg.RateLimits.Enabled = false
+	cfg.Federation.Enabled = o.Federate
+	if o.Federate {
+		federate(t, cfg, o)
+	}
 	if o.Change != nil {
 		o.Change(cfg)
 	}
@@ -90,7 +95,7 @@ func Start(t testing.TB, o Options) *Server {
 	var err error
 	s.Server, err = server.New(t.Context(), cfg, server.Deps{
 		Now: s.Clock.Now, Log: slog.New(o.Log),
-		Listen: o.Network.Listen,
+		Listen: o.Network.Listen, Dial: o.Network.Dial, Resolve: o.Network.Resolve, LookupSRV: o.Network.LookupSRV,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +111,28 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// StartMany runs servers that federate with one another on a network of their
+// own, each with a new database of the kind ("sqlite" or "postgres").
+func StartMany(t testing.TB, kind string, names ...matrix.ServerName) []*Server {
+	t.Helper()
+	network := NewNetwork()
+	servers := make([]*Server, len(names))
+	for i, name := range names {
+		servers[i] = Start(t, Options{Name: name, Database: dbtest.URL(t, kind), Network: network, Federate: true})
+	}
+	return servers
+}
+
+// federate opens the port where other servers expect this one.
+func federate(t testing.TB, cfg *config.Config, o Options) {
+	t.Helper()
+	cert, key := o.Network.Certificate(t, o.DataDir, o.Name.Host())
+	cfg.Federation.CAFile = o.Network.Authority(t, o.DataDir)
+	cfg.Listeners = append(cfg.Listeners, config.Listener{
+		Address: o.Name.Host() + ":8448", Serves: []string{"federation"}, TLS: config.TLS{Cert: cert, Key: key},
+	})
 }
 
 // Stop shuts the server down, at most once.

@@ -1,4 +1,4 @@
-package transport_test
+package testrig
 
 import (
 	"net"
