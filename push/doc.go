@@ -7,7 +7,7 @@
 // with the room.
 //
 // Invariants:
-//   - Matching is linear in the event's text, whatever the pattern (glob.go).
+//   - Matching is linear in the event's text, whatever the pattern.
 //   - Verdict.For agrees with evaluating the rules for that user alone.
 //   - Nobody is notified of their own event.
 package push

@@ -118,7 +118,7 @@ func (f *fields) holds(c *Condition, room RoomInfo, to Recipient) bool {
 		return f.contains(c.Key, c.value(to))
 	case "contains_display_name":
 		body, ok := f.text(keyBody)
-		return ok && to.DisplayName != "" && compileGlob(to.DisplayName, false).word(body)
+		return ok && to.DisplayName != "" && mentions(to.DisplayName, body)
 	case "room_member_count":
 		return counts(c.Is, room.Members)
 	case "sender_notification_permission":

@@ -1,7 +1,8 @@
-package push
+package glob
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,7 +10,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestMatchWhole(t *testing.T) {
+const maxPattern = 512 // of the hostile ones, in bytes
+
+func word(pattern, text string) bool { return Compile(pattern).Word(text) }
+
+func TestWhole(t *testing.T) {
 	for _, c := range []struct {
 		pattern, text string
 		want          bool
@@ -35,15 +40,14 @@ func TestMatchWhole(t *testing.T) {
 		{strings.Repeat("x", 64) + "*", strings.Repeat("x", 63), false},
 		{"*" + strings.Repeat("?", 200), strings.Repeat("x", 200), true},
 		{"*" + strings.Repeat("?", 200), strings.Repeat("x", 199), false},
-		{"*" + strings.Repeat("x", MaxPatternBytes), strings.Repeat("x", MaxPatternBytes), false},
 	} {
-		if got := matchWhole(c.pattern, c.text); got != c.want {
-			t.Errorf("matchWhole(%q, %q) = %v", c.pattern, c.text, got)
+		if got := Whole(c.pattern, c.text); got != c.want {
+			t.Errorf("Whole(%q, %q) = %v", c.pattern, c.text, got)
 		}
 	}
 }
 
-func TestMatchWord(t *testing.T) {
+func TestWord(t *testing.T) {
 	for _, c := range []struct {
 		pattern, text string
 		want          bool
@@ -65,17 +69,32 @@ func TestMatchWord(t *testing.T) {
 		{"?", "ab c", true},
 		{"a b", "a b", true},
 	} {
-		if got := matchWord(c.pattern, c.text); got != c.want {
-			t.Errorf("matchWord(%q, %q) = %v", c.pattern, c.text, got)
+		if got := word(c.pattern, c.text); got != c.want {
+			t.Errorf("Word(%q, %q) = %v", c.pattern, c.text, got)
 		}
 	}
 }
 
 func TestLiteralPatternHasNoWildcards(t *testing.T) {
-	g := compileGlob("*a?", false)
-	if g.word("xxxaxx") || !g.word("hi *A? there") {
+	g := Literal("*a?")
+	if g.Word("xxxaxx") || !g.Word("hi *A? there") {
 		t.Error("wildcards of a literal were obeyed, or its characters were not found")
 	}
+}
+
+// TestAnyPattern compiles patterns together: the whole matches what one of them
+// does.
+func TestAnyPattern(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		patterns := rapid.SliceOfN(pattern(), 0, 5).Draw(t, "patterns")
+		s := textGen().Draw(t, "text")
+		whole := slices.ContainsFunc(patterns, func(p string) bool { return Compile(p).Whole(s) })
+		part := slices.ContainsFunc(patterns, func(p string) bool { return word(p, s) })
+		g := Compile(patterns...)
+		if g.Whole(s) != whole || g.Word(s) != part {
+			t.Fatalf("whole: %v, want %v; word: %v, want %v", g.Whole(s), whole, g.Word(s), part)
+		}
+	})
 }
 
 // pattern draws from few characters, so that repeats and near misses are common.
@@ -89,12 +108,12 @@ func reference(pattern string) string {
 func TestGlobAgreesWithRegexp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, s := pattern().Draw(t, "pattern"), textGen().Draw(t, "text")
-		if got, want := matchWhole(p, s), regexp.MustCompile(`(?is)\A`+reference(p)+`\z`).MatchString(s); got != want {
+		if got, want := Whole(p, s), regexp.MustCompile(`(?is)\A`+reference(p)+`\z`).MatchString(s); got != want {
 			t.Fatalf("whole: %v, want %v", got, want)
 		}
 		// Words are [A-Za-z0-9_] as in RE2's \b, but boundaries also lie
 		// between any two characters that are not in words.
-		if got, want := matchWord(p, s), naiveWord(p, s); got != want {
+		if got, want := word(p, s), naiveWord(p, s); got != want {
 			t.Fatalf("word: %v, want %v", got, want)
 		}
 	})
@@ -118,10 +137,10 @@ func naiveWord(p, s string) bool {
 
 // A pattern that makes backtracking matchers try every split of the text.
 func TestHostilePatternIsLinear(t *testing.T) {
-	hostile := strings.Repeat("*a", MaxPatternBytes/2-1) + "*b"
+	hostile := strings.Repeat("*a", maxPattern/2-1) + "*b"
 	text := strings.Repeat("a ", 32<<10)
 	start := time.Now()
-	if matchWhole(hostile, text) || matchWord(hostile, text) {
+	if Whole(hostile, text) || word(hostile, text) {
 		t.Error("matched")
 	}
 	if took := time.Since(start); took > 2*time.Second {
@@ -133,8 +152,8 @@ func FuzzGlob(f *testing.F) {
 	f.Add("ex*ple", "An example event.")
 	f.Add("\xff?*", "\xff\xfe")
 	f.Fuzz(func(t *testing.T, pattern, text string) {
-		matchWord(pattern, text)
-		if matchWhole(pattern, text) && len(pattern) <= MaxPatternBytes && !matchWord(pattern, text) {
+		word(pattern, text)
+		if Whole(pattern, text) && !word(pattern, text) {
 			t.Errorf("%q matches all of %q but no part", pattern, text)
 		}
 	})
