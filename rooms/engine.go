@@ -28,6 +28,8 @@ const (
 	branchesKept = 512
 	mergesKept   = 256
 	authsKept    = 100_000
+	// Each keeps a state from being collected.
+	foreignKept = 256
 )
 
 // Profile is what a user's member events say of them.
@@ -66,6 +68,7 @@ type Engine struct {
 	branches   *lru.Cache[SnapshotNID, *branch]
 	merges     *lru.Cache[string, *merged]
 	auths      *lru.Cache[state.EventNID, []state.EventNID]
+	foreign    *lru.Cache[foreignKey, foreignMembers]
 	users      *userCache
 	claims     claims
 	txns       *txnTable
@@ -109,6 +112,9 @@ func New(d Deps) (*Engine, error) {
 		return nil, err
 	}
 	if e.auths, err = lru.New[state.EventNID, []state.EventNID](authsKept); err != nil {
+		return nil, err
+	}
+	if e.foreign, err = lru.New[foreignKey, foreignMembers](foreignKept); err != nil {
 		return nil, err
 	}
 	if e.users, err = newUserCache(e); err != nil {

@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -110,29 +111,41 @@ func (s *source) authOf(st *Stored) ([]state.EventNID, error) {
 	if s.ctx == nil {
 		return nil, &need{auths: []state.EventNID{st.NID}}
 	}
-	return s.e.authsByID(s.ctx, st)
+	lists, err := s.e.authsByIDs(s.ctx, []*Stored{st})
+	return lists[st.NID], err
 }
 
-// authsByID looks the numbers of an event's auth events up.
-func (e *Engine) authsByID(ctx context.Context, st *Stored) ([]state.EventNID, error) {
-	byID := make(map[matrix.EventID]state.EventNID, len(st.AuthEvents))
+// authsByIDs looks the numbers of events' auth events up.
+func (e *Engine) authsByIDs(ctx context.Context, events []*Stored) (map[state.EventNID][]state.EventNID, error) {
+	var ids []matrix.EventID
+	for _, st := range events {
+		ids = append(ids, st.AuthEvents...)
+	}
+	if len(ids) == 0 && len(events) == 0 {
+		return nil, nil
+	}
+	byID := make(map[matrix.EventID]state.EventNID, len(ids))
 	err := db.Each(ctx, e.DB, nidsByIDs, func(s db.Scanner) error {
 		var id matrix.EventID
 		var nid state.EventNID
 		err := s.Scan(&id, &nid)
 		byID[id] = nid
 		return err
-	}, st.AuthEvents)
+	}, ids)
 	if err != nil {
 		return nil, err
 	}
-	nids := make([]state.EventNID, len(st.AuthEvents))
-	for i, id := range st.AuthEvents {
-		if nids[i] = byID[id]; nids[i] == 0 {
-			return nil, fmt.Errorf("rooms: auth event %s of %s is missing", id, st.ID)
+	lists := make(map[state.EventNID][]state.EventNID, len(events))
+	for _, st := range events {
+		nids := make([]state.EventNID, len(st.AuthEvents))
+		for i, id := range st.AuthEvents {
+			if nids[i] = byID[id]; nids[i] == 0 {
+				return nil, fmt.Errorf("rooms: auth event %s of %s is missing", id, st.ID)
+			}
 		}
+		lists[st.NID] = nids
 	}
-	return nids, nil
+	return lists, nil
 }
 
 // AuthEvents implements resolve.AuthSource.
@@ -193,12 +206,11 @@ func (e *Engine) readAuths(ctx context.Context, nids []state.EventNID) (map[stat
 	if err != nil {
 		return nil, err
 	}
-	s := &source{ctx: ctx, e: e, got: newFetched()}
-	for _, st := range events {
-		if read[st.NID], err = s.authOf(st); err != nil {
-			return nil, err
-		}
+	looked, err := e.authsByIDs(ctx, events)
+	if err != nil {
+		return nil, err
 	}
+	maps.Copy(read, looked)
 	for nid, l := range read {
 		e.auths.Add(nid, l)
 	}
