@@ -145,6 +145,25 @@ func (a *Authenticator) Route(method, path string, h Handler, opts ...httpx.Opti
 	}, append([]httpx.Option{httpx.NoAuth}, opts...)...)
 }
 
+// JSON makes a route as httpx.JSON does, whose handler knows which server asks.
+func JSON[Q, A any](a *Authenticator, method, path string, h func(ctx context.Context, origin matrix.ServerName, q *Q) (*A, error), opts ...httpx.Option) httpx.Route {
+	bind := httpx.Bind[Q](path)
+	return a.Route(method, path, func(w http.ResponseWriter, r *http.Request, origin matrix.ServerName, body []byte) error {
+		q, err := bind(r, body)
+		if err != nil {
+			return err
+		}
+		answer, err := h(r.Context(), origin, q)
+		if err != nil {
+			return err
+		}
+		if answer == nil {
+			return httpx.Write(w, nil)
+		}
+		return httpx.Write(w, answer)
+	}, opts...)
+}
+
 // Answer writes JSON as the answer of a Handler.
 func Answer(w http.ResponseWriter, v any) error {
 	text, err := json.Marshal(v)

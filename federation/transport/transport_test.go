@@ -77,6 +77,35 @@ func TestRequestsBetweenServers(t *testing.T) {
 }
 
 // Who is asked, by which certificate name, for each way to reach a server.
+// A typed route gives its handler who asks and what; its answer is JSON.
+func TestTypedRoutes(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.open(w.peer("a.org")), w.open(w.peer("b.org"))
+	type question struct {
+		Name  string `path:"name"`
+		Twice bool   `query:"twice"`
+		Text  string `json:"text"`
+	}
+	b.edge.Add("federation", transport.JSON(b.auth, "POST", "/_matrix/federation/v1/typed/{name}", func(_ context.Context, origin matrix.ServerName, q *question) (*[]any, error) {
+		switch q.Name {
+		case "nothing":
+			return nil, nil
+		case "fault":
+			return nil, matrix.Forbidden("no")
+		}
+		return &[]any{origin, q.Name, q.Twice, q.Text}, nil
+	}))
+	for name, want := range map[string]string{"a/b": `["a.org","a/b",true,"<x>"]`, "nothing": "{}", "fault": ""} {
+		got, err := a.client.Do(t.Context(), transport.Request{
+			Destination: "b.org", Method: "POST", Path: transport.Path("/_matrix/federation/v1/typed", name),
+			Query: url.Values{"twice": {"true"}}, Content: []byte(`{"text":"<x>"}`),
+		})
+		if string(got) != want || (err != nil) != (name == "fault") {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+	}
+}
+
 func TestCertificateNames(t *testing.T) {
 	w := newWorld(t)
 	a := w.open(w.peer("a.org"))

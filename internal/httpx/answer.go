@@ -39,6 +39,15 @@ var encoders = sync.Pool{New: func() any {
 	return e
 }}
 
+// Write answers as a JSON route does, from a Raw one.
+func Write(w http.ResponseWriter, a any) error {
+	x, ok := w.(*exchange)
+	if !ok {
+		x = &exchange{ResponseWriter: w}
+	}
+	return x.writeJSON(a)
+}
+
 // writeJSON answers with a, a pointer to the answer or nil for {}.
 func (x *exchange) writeJSON(a any) error {
 	status := http.StatusOK

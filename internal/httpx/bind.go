@@ -82,8 +82,38 @@ func (b *binder) add(t reflect.Type, parent []int, path string) {
 	}
 }
 
+// Bind compiles a request type, as JSON takes it, for a Raw route of the path
+// whose handler reads the body by itself.
+func Bind[Q any](path string) func(r *http.Request, body []byte) (*Q, error) {
+	b := compile(reflect.TypeFor[Q](), path)
+	return func(r *http.Request, body []byte) (*Q, error) {
+		q := new(Q)
+		v := reflect.ValueOf(q).Elem()
+		err := b.bindURL(r, v)
+		if err == nil && b.takesBody(r) {
+			err = b.bindBody(body, false, v)
+		}
+		return q, err
+	}
+}
+
 // bind fills q from the path, the query and the body of r.
 func (b *binder) bind(x *exchange, r *http.Request, rt *Route, q reflect.Value) error {
+	if err := b.bindURL(r, q); err != nil || !b.takesBody(r) {
+		return err
+	}
+	body, err := x.readBody(r, rt.maxBody)
+	if err != nil {
+		return err
+	}
+	return b.bindBody(body, rt.emptyBody, q)
+}
+
+func (b *binder) takesBody(r *http.Request) bool {
+	return (len(b.body) > 0 || b.raw != nil) && r.Method != http.MethodGet && r.Method != http.MethodHead
+}
+
+func (b *binder) bindURL(r *http.Request, q reflect.Value) error {
 	for i := range b.path {
 		f := &b.path[i]
 		if err := f.set(q.FieldByIndex(f.index), r.PathValue(f.name)); err != nil {
@@ -91,16 +121,7 @@ func (b *binder) bind(x *exchange, r *http.Request, rt *Route, q reflect.Value) 
 		}
 	}
 	if len(b.query) > 0 && r.URL.RawQuery != "" {
-		if err := b.bindQuery(r.URL.RawQuery, q); err != nil {
-			return err
-		}
-	}
-	if (len(b.body) > 0 || b.raw != nil) && r.Method != http.MethodGet && r.Method != http.MethodHead {
-		body, err := x.readBody(r, rt.maxBody)
-		if err != nil {
-			return err
-		}
-		return b.bindBody(body, rt.emptyBody, q)
+		return b.bindQuery(r.URL.RawQuery, q)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,6 +43,23 @@ func everyRoute(see func(*everything), opts ...Option) Route {
 	return JSON("PUT", everyPath, func(_ context.Context, _ *Caller, q *everything) (*struct{}, error) {
 		see(q)
 		return nil, nil
+	}, opts...)
+}
+
+// everyRaw binds by itself what everyRoute has bound.
+func everyRaw(see func(*everything), opts ...Option) Route {
+	bind := Bind[everything](everyPath)
+	return Raw("PUT", everyPath, func(w http.ResponseWriter, r *http.Request, _ *Caller) error {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return matrix.TooLarge("The body is larger than 128 bytes")
+		}
+		q, err := bind(r, body)
+		if err != nil {
+			return err
+		}
+		see(q)
+		return Write(w, nil)
 	}, opts...)
 }
 
@@ -84,11 +102,13 @@ func TestBind(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			var got *everything
-			h := serving(Options{}, everyRoute(func(q *everything) { got = q }))
-			ask(t, h, "PUT", c.target, c.body, asAlice).wantBody("{}")
-			if !c.want(got) {
-				t.Fatalf("bound to %+v", got)
+			for _, route := range []func(func(*everything), ...Option) Route{everyRoute, everyRaw} {
+				var got *everything
+				h := serving(Options{}, route(func(q *everything) { got = q }))
+				ask(t, h, "PUT", c.target, c.body, asAlice).wantBody("{}")
+				if !c.want(got) {
+					t.Fatalf("bound to %+v", got)
+				}
 			}
 		})
 	}
@@ -135,10 +155,12 @@ func TestBindRefuses(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			h := serving(Options{}, everyRoute(func(*everything) { t.Error("the handler was called") }, MaxBody(128)))
-			a := ask(t, h, "PUT", c.target, c.body, asAlice).want(c.status, c.code)
-			if text := a.Body.String(); !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), c.says) {
-				t.Fatalf("%s does not say %q", text, c.says)
+			for _, route := range []func(func(*everything), ...Option) Route{everyRoute, everyRaw} {
+				h := serving(Options{}, route(func(*everything) { t.Error("the handler was called") }, MaxBody(128)))
+				a := ask(t, h, "PUT", c.target, c.body, asAlice).want(c.status, c.code)
+				if text := a.Body.String(); !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), c.says) {
+					t.Fatalf("%s does not say %q", text, c.says)
+				}
 			}
 		})
 	}
