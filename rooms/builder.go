@@ -45,6 +45,7 @@ type Builder struct {
 	redacted      map[state.EventNID]*Stored
 	strips        []redaction
 	memberChanges []memberChange
+	serverMoves   []serverMove
 	onStored      []func()  // called after the commit
 	known         []*Stored // events that are stored already, and get a place now
 }
@@ -176,6 +177,7 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	if len(b.head.extremities) > maxPrevEvents {
 		return b.appendMerging(p)
 	}
+	there := b.head.servers
 	ev, authState, authEvents, err := b.build(p, b.head.state, b.head.extremities)
 	if err != nil {
 		return nil, err
@@ -198,6 +200,9 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	if err := b.advance(st); err != nil {
 		return nil, err
 	}
+	if err := b.sendOut(st, there); err != nil {
+		return nil, err
+	}
 	if target != nil {
 		b.redact(target, st)
 	}
@@ -208,9 +213,22 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 // build makes the signed event, the view of the state that authorises it, and the
 // numbers of its auth events. It goes on top of prevs, where the state is before.
 func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *event.Event, st auth.State, nids []state.EventNID, err error) {
+	d, stateOf, nids, err := b.draft(p, before, prevs)
+	if err == nil {
+		ev, err = event.Build(b.room.Version, d, b.e.ServerName, b.e.Key)
+	}
+	var bad *event.FormatError
+	if errors.As(err, &bad) {
+		return nil, nil, nil, formatError(bad)
+	}
+	return ev, stateOf, nids, err
+}
+
+// draft is build without the event.
+func (b *Builder) draft(p Proto, before *state.Map, prevs []extremity) (d event.Draft, stateOf authState, nids []state.EventNID, err error) {
 	v := b.room.Version
-	stateOf := make(authState, 0, 8)
-	d := event.Draft{
+	stateOf = make(authState, 0, 8)
+	d = event.Draft{
 		RoomID: b.room.ID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender, Content: p.Content,
 		Redacts: p.Redacts, OriginServerTS: p.Timestamp,
 	}
@@ -223,7 +241,7 @@ func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *even
 	for _, k := range auth.Needed(v, p.Type, p.StateKey, p.Sender, p.Content) {
 		st, err := b.stateIn(before, k)
 		if err != nil {
-			return nil, nil, nil, err
+			return d, nil, nil, err
 		}
 		if st == nil {
 			continue
@@ -236,7 +254,7 @@ func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *even
 		// The create event is implied by the room id, but the rules look at it.
 		create, err := b.State(matrix.TypeCreate, "")
 		if err != nil {
-			return nil, nil, nil, err
+			return d, nil, nil, err
 		}
 		if create != nil {
 			stateOf = append(stateOf, create.Event)
@@ -247,20 +265,13 @@ func (b *Builder) build(p Proto, before *state.Map, prevs []extremity) (ev *even
 		d.Depth = max(d.Depth, x.depth)
 	}
 	d.Depth = min(d.Depth+1, 1<<53-1)
-	var bad *event.FormatError
 	if !v.StrictJSON {
 		// Old rooms may hold numbers that canonical JSON has no form for, but
 		// servers write them in different ways and so would not agree on the hash:
 		// none are added.
 		d.Content, err = event.Canonical(p.Content)
 	}
-	if err == nil {
-		ev, err = event.Build(v, d, b.e.ServerName, b.e.Key)
-	}
-	if errors.As(err, &bad) {
-		return nil, nil, nil, formatError(bad)
-	}
-	return ev, stateOf, nids, err
+	return d, stateOf, nids, err
 }
 
 // advance moves the head over the event.
@@ -298,15 +309,20 @@ func (b *Builder) advance(st *Stored) error {
 
 // countMember keeps the numbers of joined and invited members.
 func (b *Builder) countMember(st *Stored) error {
+	var old *Stored
 	if st.Replaces != 0 {
-		old, err := b.stored(st.Replaces)
-		if err != nil {
+		var err error
+		if old, err = b.stored(st.Replaces); err != nil {
 			return err
 		}
 		b.head.count(old.Membership(), -1)
 	}
 	b.head.count(st.Membership(), 1)
-	b.memberChanges = append(b.memberChanges, memberChange{matrix.UserID(st.StateKey()), st, st})
+	user := matrix.UserID(st.StateKey())
+	b.memberChanges = append(b.memberChanges, memberChange{user, st, st})
+	var moves memberMoves
+	moves.add(b.e.ServerName, user, old, st)
+	b.moveServers(moves, st)
 	return nil
 }
 
@@ -345,12 +361,16 @@ func (b *Builder) commit(txn *TxnKey) *db.Pending {
 	done := &Committed{
 		Room: b.room, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
 		Joined: h.joined, Invited: h.invited, redacted: b.redacted, memberChanges: b.localMemberChanges(), created: b.creating,
+		Destinations: b.destinations(), servers: h.servers, serverMoves: b.serverMoves,
 	}
 	for _, st := range b.events {
 		if st.Flags == 0 {
 			done.Events = append(done.Events, st)
 		} else {
 			done.unseen = append(done.unseen, st)
+		}
+		if st.Outgoing {
+			done.Outgoing = append(done.Outgoing, st)
 		}
 	}
 	extremities, unread := extremityNIDs(h.extremities), h.unread
@@ -412,6 +432,9 @@ func (b *Builder) write(tx *db.Tx) error {
 		if err := b.writeMembership(tx, m); err != nil {
 			return err
 		}
+	}
+	if err := b.writeServers(tx); err != nil {
+		return err
 	}
 	for _, r := range b.strips {
 		r.complete()

@@ -208,6 +208,7 @@ func (b *Builder) moveHead(to *branch, by *Stored) error {
 	if err != nil {
 		return err
 	}
+	var moves memberMoves
 	for i := range changes {
 		old, fresh := members[2*i], members[2*i+1]
 		change := memberChange{event: fresh, by: by}
@@ -220,7 +221,9 @@ func (b *Builder) moveHead(to *branch, by *Stored) error {
 			change.user = matrix.UserID(fresh.StateKey())
 		}
 		b.memberChanges = append(b.memberChanges, change)
+		moves.add(b.e.ServerName, change.user, old, fresh)
 	}
+	b.moveServers(moves, by)
 	h.state, h.chain = to.state, to.chain
 	return nil
 }
@@ -255,22 +258,17 @@ var errNotRedacted = matrix.Forbidden("The room does not let you redact the even
 // it joins the oldest ones, and goes the way of an event of another server.
 func (b *Builder) appendMerging(p Proto) (*Stored, error) {
 	b.hurried = true // the event is another one at the next call, so nothing could be prepared for it
-	prevs := b.head.extremities[:maxPrevEvents]
-	nids := make([]SnapshotNID, len(prevs))
-	for i, x := range prevs {
-		nids[i] = x.snapshot
-	}
-	m, err := b.merge(sortedSnapshots(nids), nil)
+	prevs, st, err := b.footing()
 	if err != nil {
 		return nil, err
 	}
-	ev, _, _, err := b.build(p, m.state, prevs)
+	ev, _, _, err := b.build(p, st, prevs)
 	if err != nil {
 		return nil, err
 	}
 	b.got.ids[ev.ID] = nil // nobody can have it yet
 	before, head := *b, b.head.clone()
-	out, err := b.admit(Incoming{Event: ev})
+	out, err := b.admit(Incoming{Event: ev, Relay: true})
 	switch {
 	case err != nil:
 		return nil, err
@@ -283,6 +281,33 @@ func (b *Builder) appendMerging(p Proto) (*Stored, error) {
 		out.Why = errNotRedacted
 	}
 	return nil, forbidden(out.Why)
+}
+
+// footing is what a local event builds on: the forward extremities, as many of
+// them as an event can join, and the state before it.
+func (b *Builder) footing() ([]extremity, *state.Map, error) {
+	prevs := b.head.extremities
+	if len(prevs) <= maxPrevEvents {
+		return prevs, b.head.state, nil
+	}
+	prevs = prevs[:maxPrevEvents]
+	nids := make([]SnapshotNID, len(prevs))
+	for i, x := range prevs {
+		nids[i] = x.snapshot
+	}
+	nids = sortedSnapshots(nids)
+	if len(nids) == 1 {
+		list, err := b.branchesOf(nids)
+		if err != nil {
+			return nil, nil, err
+		}
+		return prevs, list[0].state, nil
+	}
+	m, err := b.merge(nids, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	return prevs, m.state, nil
 }
 
 // sortedSnapshots are the distinct snapshots, ascending.

@@ -125,6 +125,9 @@ func (in *intake) joined(b *Builder) bool {
 	for i := range b.memberChanges {
 		b.memberChanges[i].by = in.outcomes[0].Event
 	}
+	for i := range b.serverMoves {
+		b.serverMoves[i].by = in.outcomes[0].Event
+	}
 	return true
 }
 

@@ -52,6 +52,7 @@ func (e *Engine) load(ctx context.Context, row roomRow) (*Room, error) {
 	}
 	v := &View{
 		State: r.head.state, Snapshot: row.snapshot, Joined: row.joined, Invited: row.invited, Recent: recent,
+		servers: r.head.servers,
 	}
 	slices.Reverse(recent)
 	if len(recent) > 0 {
@@ -81,6 +82,9 @@ func (e *Engine) loadHead(ctx context.Context, row roomRow) (*head, error) {
 	}
 	h.state = state.Rebuild(layers)
 	if h.chain, err = state.NewChain(layers); err != nil {
+		return nil, err
+	}
+	if h.servers, err = e.loadServers(ctx, row.nid); err != nil {
 		return nil, err
 	}
 	nids, err := decodeNIDs(row.extremities)

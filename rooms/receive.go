@@ -19,6 +19,9 @@ type Incoming struct {
 	// server tells it: events that are known, be it as outliers. It stands for the
 	// states of previous events that cannot be had.
 	State []matrix.EventID
+	// Relay tells that this server has to send the event on to the others in the
+	// room: its sender's server is not in the room, or not the only one that signed.
+	Relay bool
 }
 
 // Outcome is what became of an Incoming.
@@ -301,8 +304,14 @@ func (b *Builder) admit(in Incoming) (Outcome, error) {
 	if err := b.redactions(a); err != nil {
 		return Outcome{}, err
 	}
+	there := b.head.servers
 	if err := b.place(a); err != nil {
 		return Outcome{}, err
+	}
+	if a.Relay && a.st.Flags == 0 {
+		if err := b.sendOut(a.st, there); err != nil {
+			return Outcome{}, err
+		}
 	}
 	b.keep(a)
 	return Outcome{Event: a.st, Why: why}, nil

@@ -42,6 +42,8 @@ type View struct {
 	// above RecentFrom. Rejected and soft-failed ones are not among them.
 	Recent     []*Stored
 	RecentFrom int64
+
+	servers *servers
 }
 
 // extremity is an event that no other has as its previous event yet.
@@ -60,6 +62,7 @@ type head struct {
 	state           *state.Map
 	chain           state.Chain
 	joined, invited int
+	servers         *servers
 	unread          int64
 	threads         map[matrix.EventID]int64 // unread counts of the threads that were written to lately
 	pending         *pendingEvents
@@ -153,7 +156,7 @@ func (r *Room) publish(c *Committed) {
 		}
 		v.Position = st.Position
 	}
-	v.State, v.Snapshot, v.Joined, v.Invited = c.State, c.Snapshot, c.Joined, c.Invited
+	v.State, v.Snapshot, v.Joined, v.Invited, v.servers = c.State, c.Snapshot, c.Joined, c.Invited, c.servers
 	if len(v.Recent) > 2*recentKept {
 		cut := len(v.Recent) - recentKept
 		v.RecentFrom = v.Recent[cut-1].Position

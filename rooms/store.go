@@ -109,6 +109,23 @@ CREATE TABLE awaited (
 	event_nid INTEGER NOT NULL,
 	PRIMARY KEY (target, event_nid)
 ) {without rowid};
+`, `
+ALTER TABLE events ADD COLUMN outgoing {bool} NOT NULL DEFAULT 0;
+CREATE INDEX events_outgoing ON events (position) WHERE outgoing = 1;
+CREATE INDEX events_outgoing_room ON events (room_nid, position) WHERE outgoing = 1;
+CREATE TABLE room_servers (
+	room_nid INTEGER NOT NULL,
+	server   TEXT NOT NULL,
+	members  INTEGER NOT NULL,
+	since    INTEGER NOT NULL,
+	until    INTEGER NOT NULL,
+	PRIMARY KEY (room_nid, server, since)
+) {without rowid};
+CREATE INDEX room_servers_server ON room_servers (server);
+INSERT INTO room_servers (room_nid, server, members, since, until)
+	SELECT room_nid, SUBSTR(user_id, {instr}(user_id, ':') + 1), COUNT(*), MIN(position), 0 FROM memberships
+	WHERE local = 0 AND membership = 'join' AND user_id LIKE '%:_%'
+	GROUP BY room_nid, SUBSTR(user_id, {instr}(user_id, ':') + 1);
 `)
 
 var (
@@ -123,10 +140,10 @@ var (
 	keyByName  = db.SQL(`SELECT key_nid FROM state_keys WHERE state_key = $1 AND type = $2`)
 	keysByNIDs = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE key_nid IN {ints $1}`)
 
-	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`)
-	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = $5, flags = $6, unread = $7, thread = $8
-		WHERE event_nid = $9`)
+	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth, outgoing)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`)
+	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = $5, flags = $6, unread = $7, thread = $8, outgoing = $9
+		WHERE event_nid = $10`)
 	insertJSON = db.SQL(`INSERT INTO event_json (event_nid, json) VALUES ($1, $2)`)
 	updateJSON = db.SQL(`UPDATE event_json SET json = $1 WHERE event_nid = $2`)
 	markRedact = db.SQL(`UPDATE events SET redacted_by = $1 WHERE event_nid = $2`)
@@ -168,7 +185,7 @@ var (
 )
 
 const selectEvents = `SELECT e.event_nid, e.event_id, e.room_nid, e.position, e.key_nid, e.snapshot, e.resolved, e.replaces,
-		e.redacted_by, e.flags, e.unread, e.thread, e.auth, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
+		e.redacted_by, e.flags, e.unread, e.thread, e.auth, e.outgoing, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
 
 // roomRow is a row of rooms.
 type roomRow struct {
@@ -194,7 +211,7 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 		var id matrix.EventID
 		var auth, json []byte
 		if err := s.Scan(&st.NID, &id, &st.Room, &st.Position, &st.Key, &st.Snapshot, &st.Resolved, &st.Replaces,
-			&st.RedactedBy, &st.Flags, &st.Unread, &st.Thread, &auth, &json); err != nil {
+			&st.RedactedBy, &st.Flags, &st.Unread, &st.Thread, &auth, &st.Outgoing, &json); err != nil {
 			return nil, err
 		}
 		name, err := e.roomName(ctx, st.Room)
@@ -214,7 +231,7 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 // gave it its position.
 func insertStored(tx *db.Tx, st *Stored) error {
 	if err := tx.Exec(insertEvent, st.NID, st.ID, st.Room, st.Position, st.OriginServerTS, st.Key, st.Snapshot,
-		st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread, st.Thread, encodeNIDs(st.Auth)); err != nil {
+		st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread, st.Thread, encodeNIDs(st.Auth), st.Outgoing); err != nil {
 		return err
 	}
 	if err := tx.Exec(insertJSON, st.NID, st.JSON); err != nil {
@@ -226,7 +243,7 @@ func insertStored(tx *db.Tx, st *Stored) error {
 // placeStored gives an event that is stored already its place in the history.
 func placeStored(tx *db.Tx, st *Stored) error {
 	if err := tx.Exec(placeEvent, st.Position, st.Snapshot, st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread,
-		st.Thread, st.NID); err != nil {
+		st.Thread, st.Outgoing, st.NID); err != nil {
 		return err
 	}
 	if st.RedactedBy != 0 {

@@ -53,6 +53,7 @@ type Stored struct {
 	Relation   Relation
 	Thread     matrix.EventID // the root of the thread that it belongs to, or ""
 	Unread     int64          // running count of its room and thread: how many events up to here count as unread
+	Outgoing   bool           // the other servers in the room are sent it by this one
 	Txn        *TxnKey        // how its sender's device knows it; only on recent events
 }
 
@@ -87,7 +88,15 @@ type Committed struct {
 	State           *state.Map
 	Snapshot        SnapshotNID
 	Joined, Invited int
+	// Outgoing are those of the events that other servers are sent, and
+	// Destinations the servers that were in the room before or after the commit,
+	// sorted and not to be changed. A server that came or went with the commit is
+	// sent what OutgoingTo lists.
+	Outgoing     []*Stored
+	Destinations []matrix.ServerName
 
+	servers       *servers
+	serverMoves   []serverMove
 	redacted      map[state.EventNID]*Stored // redacted forms of older events
 	memberChanges []memberChange             // of local users
 	unseen        []*Stored                  // events of the write that clients do not see

@@ -45,7 +45,8 @@
 //	FROM {ints $1} AS a JOIN {ints $2} AS b ON b.n = a.n
 //
 // {greatest}(a, b) and {least}(a, b) are max and min of values, not of rows; give
-// them no NULLs. INSERT ... ON CONFLICT ... DO UPDATE and RETURNING read the same
+// them no NULLs. {instr}(text, part) is where part begins in text, counted from
+// 1; 0 if it is not there. INSERT ... ON CONFLICT ... DO UPDATE and RETURNING read the same
 // on both. The types that a CAST may name are TEXT and BIGINT.
 //
 // # Values

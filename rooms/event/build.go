@@ -133,3 +133,8 @@ func appendDraftRefs(dst []byte, v *Version, refs []Ref) []byte {
 	}
 	return append(dst, ']')
 }
+
+// JSON is the draft as one server gives it to another to complete and sign:
+// without hashes, signatures and, in the room versions whose events have one, its
+// id. The content must be canonical.
+func (d Draft) JSON(v *Version) []byte { return d.append(nil, v, d.Content, "", nil) }
