@@ -12,8 +12,11 @@ import (
 )
 
 func check(ctx context.Context, con *console, args []string) error {
+	if len(args) > 0 && args[0] == "federation" {
+		return checkFederation(ctx, con, args[1:])
+	}
 	f := newFlags(con, "check [--config FILE]",
-		"Looks for mistakes: reads the configuration and opens the database, which is\nbrought to this version's schema if it is older. A database that a server is\nusing is left alone.", 0)
+		"Looks for mistakes: reads the configuration and opens the database, which is\nbrought to this version's schema if it is older. A database that a server is\nusing is left alone.\n\n\"teahouse check federation\" looks at a running server as other servers do.", 0)
 	if _, err := f.parse(args); err != nil {
 		return err
 	}

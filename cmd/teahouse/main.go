@@ -17,6 +17,8 @@ const usage = `Teahouse is a Matrix homeserver.
 
   teahouse serve [--config FILE]      run the server; without a file, a local trial
   teahouse check [--config FILE]      check the configuration and the database
+  teahouse check federation           look at a running server as other servers do
+  teahouse keys show|rotate           the keys that the server signs with
   teahouse user add NAME              make an account
   teahouse user password NAME         set a password
   teahouse user deactivate NAME       close an account for good
@@ -40,7 +42,7 @@ var errUsage = errors.New("usage")
 
 type command func(ctx context.Context, con *console, args []string) error
 
-var commands = map[string]command{"serve": serve, "check": check, "user": user, "token": token, "version": version}
+var commands = map[string]command{"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "version": version}
 
 func main() {
 	// A second signal is not caught: it ends a shutdown that takes too long.

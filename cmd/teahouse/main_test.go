@@ -277,3 +277,38 @@ func TestTrialText(t *testing.T) {
 		}
 	}
 }
+
+// A new key is signed with from then on, and the old one stays published.
+func TestRotateKey(t *testing.T) {
+	s := newShell(t, "")
+	_, before, errs := s.do("", "keys", "show", "--config", s.config)
+	first := regexp.MustCompile(`ed25519:\S+`).FindString(before)
+	if first == "" {
+		t.Fatalf("no key in %q %q", before, errs)
+	}
+	if status, after, errs := s.do("", "keys", "rotate", "--config", s.config); status != 0 ||
+		!strings.HasPrefix(strings.Split(after, "\n")[1], "ed25519:") || strings.Contains(strings.Split(after, "\n")[1], first) {
+		t.Errorf("%d %q %q", status, after, errs)
+	}
+	_, after, _ := s.do("", "keys", "show", "--config", s.config)
+	if lines := strings.Split(after, "\n"); len(lines) < 3 || !strings.Contains(lines[2], first) || !strings.Contains(lines[2], "20") {
+		t.Errorf("%q", after)
+	}
+	s.env["TEAHOUSE_SIGNING_KEY"] = "ed25519 x AAAA"
+	if status, _, errs := s.do("", "keys", "show", "--config", s.config); status != 1 || !strings.Contains(errs, "line 1 of the signing key's file") {
+		t.Errorf("%d %q", status, errs)
+	}
+}
+
+// Whoever checks a server that nobody reaches is told why.
+func TestCheckFederation(t *testing.T) {
+	s := newShell(t, "federation: {allow: [a.test]}\n")
+	status, out, errs := s.do("", "check", "federation", "--server", "127.0.0.1:1", "--config", s.config)
+	if status != 1 || !strings.Contains(out, "BAD") || !strings.Contains(out, "loopback") || !strings.Contains(errs, "do not get through") {
+		t.Errorf("%d %q %q", status, out, errs)
+	}
+	off := newShell(t, "federation: {enabled: false}\n")
+	if status, _, errs := off.do("", "check", "federation", "--config", off.config); status != 1 || !strings.Contains(errs, "keeps to itself") {
+		t.Errorf("%d %q", status, errs)
+	}
+}

@@ -147,6 +147,10 @@ func (r *Resolver) resolve(ctx context.Context, name Name) result {
 	return result{targets, err, until}
 }
 
+// serviceNames are the services that SRV records are looked up for, in this order;
+// the second is deprecated.
+var serviceNames = []string{"matrix-fed", "matrix"}
+
 // errNoService is the answer of a domain that has no server.
 var errNoService = errors.New("discovery: DNS says that there is no server")
 
@@ -155,7 +159,7 @@ var errNoService = errors.New("discovery: DNS says that there is no server")
 // spec: server-server#resolving-server-names
 func (r *Resolver) services(ctx context.Context, name Name) ([]Target, time.Duration, error) {
 	life := maxResult
-	for _, service := range []string{"matrix-fed", "matrix"} {
+	for _, service := range serviceNames {
 		limited, cancel := context.WithTimeout(ctx, lookupTime)
 		_, records, err := r.o.LookupSRV(limited, service, "tcp", name.Host)
 		cancel()

@@ -1,11 +1,14 @@
 package server
 
 import (
+	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
 
+	"github.com/teahouse-chat/teahouse/federation/checkup"
 	"github.com/teahouse-chat/teahouse/federation/discovery"
 	"github.com/teahouse-chat/teahouse/federation/keys"
 	"github.com/teahouse-chat/teahouse/federation/transport"
@@ -15,36 +18,69 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
-// outside is how other servers are reached, and how they are recognised.
-type outside struct {
+// reach is how other servers are found and connected to.
+type reach struct {
 	dialer    *dialer.Dialer
 	discovery *discovery.Resolver
-	client    *transport.Client
-	ring      *keys.Ring
-	auth      *transport.Authenticator
+	roots     *x509.CertPool
+}
+
+func newReach(cfg *config.Federation, deps *Deps) (*reach, error) {
+	r := &reach{dialer: dialer.New(dialer.Options{
+		AllowPrivate: cfg.AllowPrivateAddresses, Allow: prefixes(cfg.AllowAddresses), Deny: prefixes(cfg.DenyAddresses),
+		Resolve: deps.Resolve, Dial: deps.Dial,
+	})}
+	var err error
+	if r.roots, err = authorities(cfg.CAFile); err != nil {
+		return nil, err
+	}
+	wellKnown := discovery.ClientOptions()
+	wellKnown.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: r.roots, InsecureSkipVerify: !cfg.VerifyTLS}
+	r.discovery, err = discovery.New(discovery.Options{
+		HTTP: r.dialer.Client(wellKnown), LookupSRV: deps.LookupSRV, Now: deps.Now, Log: deps.Log,
+	})
+	return r, err
+}
+
+// Checkup looks at a server as other servers do; "" is the configured one, which
+// should be running.
+func Checkup(ctx context.Context, cfg *config.Config, deps Deps, name matrix.ServerName) (checkup.Report, error) {
+	deps.complete()
+	r, err := newReach(&cfg.Federation, &deps)
+	if err != nil {
+		return nil, err
+	}
+	var own *checkup.Key
+	if name == "" || name == cfg.ServerName {
+		name = cfg.ServerName
+		file, err := Keys(cfg, deps.Rand)
+		if err != nil {
+			return nil, err
+		}
+		own = &checkup.Key{ID: file.Current.ID, Public: file.Current.Private.Public().(ed25519.PublicKey)}
+	}
+	return checkup.Run(ctx, checkup.Deps{Discovery: r.discovery, Dialer: r.dialer, RootCAs: r.roots, Now: deps.Now}, name, own), nil
+}
+
+// outside is what talks to other servers, and recognises them.
+type outside struct {
+	*reach
+	client *transport.Client
+	ring   *keys.Ring
+	auth   *transport.Authenticator
 }
 
 // connect makes what the parts of federation share.
 func (s *Server) connect(file keys.File) (*outside, error) {
 	cfg := s.cfg.Federation
-	o := &outside{dialer: dialer.New(dialer.Options{
-		AllowPrivate: cfg.AllowPrivateAddresses, Allow: prefixes(cfg.AllowAddresses), Deny: prefixes(cfg.DenyAddresses),
-		Resolve: s.deps.Resolve, Dial: s.deps.Dial,
-	})}
-	roots, err := authorities(cfg.CAFile)
+	r, err := newReach(&cfg, &s.deps)
 	if err != nil {
 		return nil, err
 	}
-	wellKnown := discovery.ClientOptions()
-	wellKnown.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, InsecureSkipVerify: !cfg.VerifyTLS}
-	if o.discovery, err = discovery.New(discovery.Options{
-		HTTP: o.dialer.Client(wellKnown), LookupSRV: s.deps.LookupSRV, Now: s.deps.Now, Log: s.deps.Log,
-	}); err != nil {
-		return nil, err
-	}
+	o := &outside{reach: r}
 	policy := &transport.Policy{Closed: !cfg.Enabled, Allow: cfg.Allow, Deny: cfg.Deny}
 	o.client = transport.New(transport.Options{
-		Server: s.cfg.ServerName, Key: file.Current, Discovery: o.discovery, Dialer: o.dialer, RootCAs: roots,
+		Server: s.cfg.ServerName, Key: file.Current, Discovery: r.discovery, Dialer: r.dialer, RootCAs: r.roots,
 		Insecure: !cfg.VerifyTLS, Policy: policy, UserAgent: "Teahouse/" + s.deps.Version,
 	})
 	if o.ring, err = keys.New(keys.Options{
