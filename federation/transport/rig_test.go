@@ -2,14 +2,10 @@ package transport_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,8 +27,6 @@ import (
 type world struct {
 	t       *testing.T
 	network *testrig.Network
-	ca      *x509.Certificate
-	caKey   *ecdsa.PrivateKey
 	pool    *x509.CertPool
 
 	mu    sync.Mutex
@@ -44,18 +38,11 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, network: testrig.NewNetwork(), addrs: map[string]netip.Addr{}, srv: map[string][]*net.SRV{}, dials: map[string]int{}}
-	w.caKey, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	w.ca = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, w.ca, w.ca, &w.caKey.PublicKey, w.caKey)
+	roots, err := transport.Authorities(w.network.Authority(t, t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, _ := x509.ParseCertificate(raw)
-	w.pool = x509.NewCertPool()
-	w.pool.AddCert(parsed)
+	w.pool = roots
 	return w
 }
 
@@ -70,20 +57,12 @@ func (w *world) host(name string) netip.Addr {
 }
 
 func (w *world) certificate(names ...string) tls.Certificate {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	c := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			c.IPAddresses = append(c.IPAddresses, ip)
-		} else {
-			c.DNSNames = append(c.DNSNames, n)
-		}
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, c, w.ca, &key.PublicKey, w.caKey)
+	w.t.Helper()
+	pair, err := tls.LoadX509KeyPair(w.network.Certificate(w.t, w.t.TempDir(), names...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
+	return pair
 }
 
 // serve answers at "host:port" with certificates for names.

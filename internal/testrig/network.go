@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+
+	"github.com/teahouse-chat/teahouse/internal/testca"
 )
 
 // Network connects servers and clients in memory. Host names have addresses on
@@ -17,7 +19,7 @@ type Network struct {
 	addrs     map[string]netip.Addr
 	hosts     map[netip.Addr]string
 	services  map[string][]*net.SRV
-	authority *authority
+	authority *testca.CA
 }
 
 // NewNetwork makes a network with nobody on it.
