@@ -64,16 +64,23 @@ func newBench(ctx context.Context, o options) (b *bench, err error) {
 
 // another prepares a further server, with an empty database of its own.
 func (b *bench) another(database string) (*process, error) {
-	dir, err := os.MkdirTemp(b.dir, "server")
+	dir, database, err := b.home(database)
 	if err != nil {
 		return nil, err
 	}
-	if database == "" && b.cluster != nil {
-		if database, err = b.cluster.create(filepath.Base(dir)); err != nil {
-			return nil, err
-		}
-	}
 	return newProcess(b.opts.binary, dir, database)
+}
+
+// home makes a folder for a further server, and a database where it is not to
+// be SQLite's.
+func (b *bench) home(database string) (dir, url string, err error) {
+	if dir, err = os.MkdirTemp(b.dir, "server"); err != nil {
+		return "", "", err
+	}
+	if database == "" && b.cluster != nil {
+		database, err = b.cluster.create(filepath.Base(dir))
+	}
+	return dir, database, err
 }
 
 func (b *bench) close() error {

@@ -21,11 +21,14 @@ const clockTick = 10 * time.Millisecond
 type process struct {
 	binary   string
 	dir      string // data and configuration
+	name     string // of the server
 	address  string
 	database string
-	cmd      *exec.Cmd
-	output   bytes.Buffer
-	ended    chan struct{}
+	// listeners are further ones, as the configuration has them.
+	listeners string
+	cmd       *exec.Cmd
+	output    bytes.Buffer
+	ended     chan struct{}
 }
 
 // build compiles the server into dir.
@@ -38,11 +41,11 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-const configText = `server_name: localhost
+const configText = `server_name: %q
 data_dir: %s
 database: %q
 public_url: http://%s
-listeners: [{address: %q}]
+listeners: [{address: %q}%s]
 registration: {mode: open}
 passwords: {time: 1, memory_kib: 64, threads: 1}
 rate_limits: {enabled: false}
@@ -51,22 +54,29 @@ log: {level: warn}
 
 // newProcess prepares a server in the folder dir; an empty database is SQLite's.
 func newProcess(binary, dir, database string) (*process, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return nil, err
+	p := &process{binary: binary, dir: dir, name: "localhost", address: address, database: database}
+	return p, p.configure("federation: {enabled: false}\n")
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
 	}
-	if database == "" {
-		database = "sqlite://" + filepath.Join(dir, "teahouse.db")
+	return l.Addr().String(), l.Close()
+}
+
+// configure writes the configuration, with more at its end.
+func (p *process) configure(more string) error {
+	if p.database == "" {
+		p.database = "sqlite://" + filepath.Join(p.dir, "teahouse.db")
 	}
-	text := fmt.Sprintf(configText, dir, database, address, address)
-	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return &process{binary: binary, dir: dir, address: address, database: database}, nil
+	text := fmt.Sprintf(configText, p.name, p.dir, p.database, p.address, p.address, p.listeners) + more
+	return os.WriteFile(filepath.Join(p.dir, "config.yaml"), []byte(text), 0o600)
 }
 
 func (p *process) postgres() bool { return strings.HasPrefix(p.database, "postgres") }
@@ -141,17 +151,23 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(ticks) * clockTick
 }
 
+// peak is the largest resident set size that the server has had, in MB.
+func (p *process) peak() (float64, error) { return p.memory("status", "VmHWM:") }
+
 // resident is the server's proportional set size in MB.
-func (p *process) resident() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p.cmd.Process.Pid))
+func (p *process) resident() (float64, error) { return p.memory("smaps_rollup", "Pss:") }
+
+// memory reads a line of one of the process's files in /proc, in MB.
+func (p *process) memory(file, name string) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Pss:" {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
 			kb, err := strconv.ParseFloat(fields[1], 64)
 			return kb / 1024, err
 		}
 	}
-	return 0, fmt.Errorf("smaps_rollup has no Pss")
+	return 0, fmt.Errorf("%s has no %s", file, name)
 }
