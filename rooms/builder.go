@@ -37,6 +37,7 @@ type Builder struct {
 	got      *fetched
 	creating bool // the room is new
 	hurried  bool // states are resolved under the room's turn
+	older    bool // the events are added to the room's past
 	events   []*Stored
 	then     []func(tx *db.Tx) error
 	// what the commit has to store beside the events
@@ -66,6 +67,7 @@ type fetched struct {
 	snapshots map[*merged]*branch          // stored by events that are being committed
 	builtOn   map[matrix.EventID]bool      // unknown events that known ones build on
 	awaiting  map[matrix.EventID][]*Stored // redactions by their unknown target
+	chain     nidSet                       // what authorised the room's present state; nil before it is asked for
 }
 
 // need is an error that asks Update to fetch and call again.
@@ -80,6 +82,7 @@ type need struct {
 	merge    *mergeJob
 	events   []state.EventNID
 	auths    []state.EventNID
+	chain    bool // what authorised the room's present state
 }
 
 func (n *need) Error() string { return "rooms: something must be fetched first" }
@@ -412,14 +415,12 @@ func (b *Builder) write(tx *db.Tx) error {
 		}
 	}
 	for _, l := range b.layers {
-		if err := tx.Exec(insertSnapshot, l.NID, l.Parent, state.AppendEntries(nil, l.Entries)); err != nil {
+		if err := tx.Exec(insertSnapshot, l.NID, l.Parent, state.AppendEntries([]byte{}, l.Entries)); err != nil {
 			return err
 		}
 	}
+	b.allot(tx)
 	for _, st := range b.events {
-		if st.Flags == 0 {
-			st.Position = tx.Position()
-		}
 		write := insertStored
 		if slices.Contains(b.known, st) {
 			write = placeStored

@@ -161,7 +161,7 @@ const maxHidden = 500
 // is nothing.
 func (b *bundler) visiblePart(ctx context.Context, t Thread) (*Stored, Thread, error) {
 	children, err := b.e.Children(ctx, ChildrenQuery{
-		Room: b.room, Targets: []matrix.EventID{t.Root}, UpTo: t.Position, RelType: relThread, Backwards: true, Limit: maxHidden,
+		Room: b.room, Targets: []matrix.EventID{t.Root}, After: minPosition, UpTo: t.Position, RelType: relThread, Backwards: true, Limit: maxHidden,
 	})
 	if err != nil {
 		return nil, t, err

@@ -104,6 +104,20 @@ func (e *Engine) AuthChainBeyond(ctx context.Context, nids []state.EventNID) ([]
 	return slices.DeleteFunc(chain, given.has), nil
 }
 
+// fetchChain reads what authorised the room's present state.
+func (e *Engine) fetchChain(ctx context.Context, r *Room, got *fetched) error {
+	var nids []state.EventNID
+	for _, nid := range r.View().State.All() {
+		nids = append(nids, nid)
+	}
+	chain, err := e.AuthChain(ctx, nids)
+	got.chain = nidSet{}
+	for _, nid := range chain {
+		got.chain.add(nid)
+	}
+	return err
+}
+
 var createNID = db.SQL(`SELECT event_nid FROM events WHERE event_id = $1`)
 
 // impliedCreate is the create event of the room that the events are of, where its

@@ -3,8 +3,9 @@
 //
 // # Invariants
 //
-//   - An event has one way in: Append under its room's lock (local events) or
-//     Receive (events of other servers). Both authorise before they enqueue.
+//   - An event comes in by Append under its room's lock (local events), by Receive
+//     (events of other servers), or by Backfill (older ones). All authorise before
+//     they enqueue.
 //   - Rejected and soft-failed are flags in the database. A rejected event is in
 //     no snapshot, is no forward extremity and is never served. A soft-failed one
 //     is no extremity either and gets no position; as the specification wants it,
@@ -17,6 +18,11 @@
 //     after their auth events.
 //   - A position is allotted inside the commit, so whoever has seen position P
 //     has seen everything up to P.
+//   - Backfill changes nothing of what a room is now: no head, view, membership
+//     or count. Its events have positions below zero, those that are nearest to
+//     what was there before them the highest.
+//   - What the present state is made of, or was authorised by, is never rejected
+//     on account of a state that others tell.
 //   - A Room's head (what the next event builds on) runs ahead of its View (what
 //     readers see): a View only ever shows what is committed.
 //   - If a commit fails, the head is dropped with everything built on it, and

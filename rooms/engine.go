@@ -62,6 +62,7 @@ type Engine struct {
 	eventSeq   *db.Sequence
 	roomSeq    *db.Sequence
 	snapSeq    *db.Sequence
+	pastSeq    *db.Sequence // of positions below zero
 	cache      *lru.Cache[state.EventNID, *Stored]
 	layers     *lru.Cache[SnapshotNID, state.Layer]
 	names      *lru.Cache[RoomNID, roomName]
@@ -91,6 +92,7 @@ func New(d Deps) (*Engine, error) {
 		Deps: d, keys: newKeyTable(d.DB),
 		claims:   claims{by: map[matrix.EventID]RoomNID{}},
 		eventSeq: d.DB.Sequence("event"), roomSeq: d.DB.Sequence("room"), snapSeq: d.DB.Sequence("snapshot"),
+		pastSeq: d.DB.Sequence("backfill"),
 	}
 	var err error
 	if e.rooms, err = newLoadedRooms(d.RoomsKept); err != nil {
@@ -219,21 +221,28 @@ func (e *Engine) nameRow(row roomRow) (roomName, error) {
 // commit. It runs on the database's writer goroutine.
 func (e *Engine) published(b db.Batch) {
 	for _, c := range b.Changes {
-		if c, ok := c.(*Committed); ok {
-			for _, st := range c.unseen {
-				e.cache.Add(st.NID, st)
-			}
-			for _, st := range c.Events {
-				e.cache.Add(st.NID, st)
-			}
-			for nid, st := range c.redacted {
-				e.cache.Add(nid, st)
-			}
-			c.Room.publish(c)
-			if c.created {
-				e.add(c.Room)
-			}
-			e.users.publish(c)
+		switch c := c.(type) {
+		case *Committed:
+			e.publishCommitted(c)
+		case *older:
+			e.publishOlder(c)
 		}
 	}
+}
+
+func (e *Engine) publishCommitted(c *Committed) {
+	for _, st := range c.unseen {
+		e.renew(st)
+	}
+	for _, st := range c.Events {
+		e.renew(st)
+	}
+	for _, st := range c.redacted {
+		e.renew(st)
+	}
+	c.Room.publish(c)
+	if c.created {
+		e.add(c.Room)
+	}
+	e.users.publish(c)
 }

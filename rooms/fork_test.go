@@ -314,12 +314,14 @@ func TestServersAgreeOnPostgres(t *testing.T) {
 	}
 }
 
-func playRoom(t *testing.T, v *event.Version, seed int64, steps int, kind string) {
-	a, b, c := three(t, v, kind)
+// newPlay makes a play in a room that the first server has made and the others
+// have joined.
+func newPlay(t *testing.T, v *event.Version, seed int64, servers ...*server) *play {
+	t.Helper()
 	p := &play{
-		t: t, random: rand.New(rand.NewSource(seed)), servers: []*server{a, b, c}, oracle: newOracle(t, v), todo: map[*server][]*event.Event{},
+		t: t, random: rand.New(rand.NewSource(seed)), servers: servers, oracle: newOracle(t, v), todo: map[*server][]*event.Event{},
 	}
-	first, err := a.Timeline(t.Context(), rooms.TimelineQuery{Room: a.theRoom(), Limit: 1000})
+	first, err := servers[0].Timeline(t.Context(), rooms.TimelineQuery{Room: servers[0].theRoom(), Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,6 +330,12 @@ func playRoom(t *testing.T, v *event.Version, seed int64, steps int, kind string
 		p.oracle.learn(st.Event)
 	}
 	p.start = len(p.log) - 1
+	return p
+}
+
+// run plays, and in the end has everybody hear of everything.
+func (p *play) run(steps int) {
+	p.t.Helper()
 	for range steps {
 		s := p.servers[p.pick(3)]
 		switch p.pick(10) {
@@ -350,6 +358,12 @@ func playRoom(t *testing.T, v *event.Version, seed int64, steps int, kind string
 			p.hear(s, 1+p.pick(10))
 		}
 	}
+}
+
+func playRoom(t *testing.T, v *event.Version, seed int64, steps int, kind string) {
+	a, b, c := three(t, v, kind)
+	p := newPlay(t, v, seed, a, b, c)
+	p.run(steps)
 	last := a.say("the end")
 	p.spread(last, a)
 	for _, s := range p.servers {

@@ -1,6 +1,8 @@
 package rooms
 
 import (
+	"errors"
+
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
 	"github.com/teahouse-chat/teahouse/rooms/event"
@@ -9,6 +11,24 @@ import (
 
 // judge applies the authorisation rules three times.
 func (b *Builder) judge(a *arrival) (Flags, error, error) {
+	flags, rejected, err := b.judgeThen(a)
+	if flags != 0 || err != nil || a.before.state == b.head.state || a.known != nil && b.isState(a.known) {
+		return flags, rejected, err
+	}
+	st, err := b.stateFor(b.head.state, a.ev)
+	if err != nil {
+		return 0, nil, err
+	}
+	// spec: server-server#soft-failure
+	if why := auth.Check(a.ev, st); why != nil {
+		return SoftFailed, why, nil
+	}
+	return 0, nil, nil
+}
+
+// judgeThen applies the rules as they were when the event was sent: by its auth
+// events, and by the state before it.
+func (b *Builder) judgeThen(a *arrival) (Flags, error, error) {
 	switch {
 	case a.known != nil && a.known.Flags&Rejected != 0:
 		return Rejected, nil, nil
@@ -30,17 +50,30 @@ func (b *Builder) judge(a *arrival) (Flags, error, error) {
 	if why := auth.Check(a.ev, st); why != nil {
 		return Rejected, why, nil
 	}
-	if a.before.state == b.head.state {
-		return 0, nil, nil
-	}
-	if st, err = b.stateFor(b.head.state, a.ev); err != nil {
-		return 0, nil, err
-	}
-	// spec: server-server#soft-failure
-	if why := auth.Check(a.ev, st); why != nil {
-		return SoftFailed, why, nil
-	}
 	return 0, nil, nil
+}
+
+// isState tells whether an event is part of the room's present state.
+func (b *Builder) isState(st *Stored) bool {
+	nid, ok := b.head.state.Get(st.Key)
+	return ok && nid == st.NID
+}
+
+var errRestsOn = errors.New("the room's present state rests on the event, which the state before it, as it was told, forbids")
+
+// contradicts tells whether an event that fails the rules is one that the room's
+// present state is made of, or was authorised by. Then the state before the event
+// is not what others told, and nothing is made of the event.
+func (b *Builder) contradicts(a *arrival, flags Flags) (bool, error) {
+	switch {
+	case flags&Rejected == 0 || a.known == nil || a.known.Flags&Rejected != 0:
+		return false, nil
+	case b.isState(a.known):
+		return true, nil
+	case b.got.chain == nil:
+		return false, &need{chain: true}
+	}
+	return b.got.chain.has(a.known.NID), nil
 }
 
 // authEventsOf is what an event's auth events say, with the create event where

@@ -59,8 +59,13 @@ func (b *Builder) before(a *arrival) (ground, error) {
 	if a.linear = b.coversHead(a.prevs); a.linear {
 		return ground{state: b.head.state, base: b.current()}, nil
 	}
-	nids := make([]SnapshotNID, len(a.prevs))
-	for i, st := range a.prevs {
+	return b.after(a.prevs)
+}
+
+// after is the state after several events.
+func (b *Builder) after(prevs []*Stored) (ground, error) {
+	nids := make([]SnapshotNID, len(prevs))
+	for i, st := range prevs {
 		nids[i] = st.Snapshot
 	}
 	nids = sortedSnapshots(nids)
@@ -278,11 +283,19 @@ func powerToRedact(u matrix.UserID, st authState) bool {
 
 // keep adds the placed event to what the builder commits. Nothing fails any more.
 func (b *Builder) keep(a *arrival) {
+	b.head.extremities = a.extremities
+	b.link(a)
+	for _, by := range a.awaiting {
+		b.release(by, a.st)
+	}
+}
+
+// link adds the placed event, and what it means for others.
+func (b *Builder) link(a *arrival) {
 	st := a.st
 	if len(a.awaiting) > 0 {
 		st.Event, st.RedactedBy, st.Relation = st.Event.Redact(), a.awaiting[0].NID, Relation{}
 	}
-	b.head.extremities = a.extremities
 	b.add(st, a.known != nil)
 	if a.before.merge != nil && !st.IsState() {
 		b.keepMerge(a.before.merge, st.Snapshot)
@@ -294,10 +307,8 @@ func (b *Builder) keep(a *arrival) {
 		b.got.awaiting[st.Redacts] = append(b.got.awaiting[st.Redacts], st)
 		b.Then(func(tx *db.Tx) error { return tx.Exec(insertAwaited, st.Redacts, st.NID) })
 	}
-	for _, by := range a.awaiting {
-		b.release(by, st)
-	}
-	if st.Flags&(Rejected|SoftFailed) == 0 {
+	// Where accepted events build on a turned down one the history goes on behind it.
+	if st.Flags&(Rejected|SoftFailed) == 0 || b.got.builtOn[st.ID] {
 		b.trackBackward(a)
 	}
 }

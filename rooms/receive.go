@@ -298,6 +298,9 @@ func (b *Builder) admit(in Incoming) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if no, err := b.contradicts(a, flags); err != nil || no {
+		return Outcome{Why: errRestsOn}, err
+	}
 	if a.st, err = b.number(a, flags); err != nil {
 		return Outcome{}, err
 	}
@@ -349,39 +352,45 @@ func (b *Builder) recognise(a *arrival) (out Outcome, done bool, err error) {
 
 // gather finds the events that a refers to, and lists those that are missing.
 func (b *Builder) gather(a *arrival) (missing []matrix.EventID, err error) {
-	find := func(ids []matrix.EventID, good func(*Stored) bool) (found []*Stored, err error) {
-		for _, id := range ids {
-			st, err := b.byID(id)
-			switch {
-			case err != nil:
-				return nil, err
-			case st == nil || !good(st):
-				missing = append(missing, id)
-			default:
-				found = append(found, st)
-			}
-		}
-		return found, nil
-	}
-	placed := func(st *Stored) bool { return st.Flags&Outlier == 0 && st.Room == b.room.NID }
-	if a.prevs, err = find(a.ev.PrevEvents, placed); err != nil {
+	if a.prevs, missing, err = b.find(a.ev.PrevEvents, b.placed); err != nil {
 		return nil, err
 	}
 	if a.State != nil {
-		missing = nil
-		if _, err := find(a.State, func(*Stored) bool { return true }); err != nil {
+		if _, missing, err = b.find(a.State, known); err != nil {
 			return nil, err
 		}
 	}
-	a.auths, err = find(a.ev.AuthEvents, func(*Stored) bool { return true })
-	return missing, err
+	auths, lost, err := b.find(a.ev.AuthEvents, known)
+	a.auths = auths
+	return append(missing, lost...), err
 }
+
+// find looks for events that are good, and lists the others as missing.
+func (b *Builder) find(ids []matrix.EventID, good func(*Stored) bool) (found []*Stored, missing []matrix.EventID, err error) {
+	for _, id := range ids {
+		st, err := b.byID(id)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case st == nil || !good(st):
+			missing = append(missing, id)
+		default:
+			found = append(found, st)
+		}
+	}
+	return found, missing, nil
+}
+
+// placed tells whether an event has its place in the room's history.
+func (b *Builder) placed(st *Stored) bool { return st.Flags&Outlier == 0 && st.Room == b.room.NID }
+
+func known(*Stored) bool { return true }
 
 // number makes the event a row, with the numbers that it got at its first try.
 func (b *Builder) number(a *arrival, flags Flags) (*Stored, error) {
 	st := &Stored{Event: a.ev, Room: b.room.NID, Relation: relationOf(a.ev), Flags: flags}
 	if a.known != nil {
-		st.NID = a.known.NID
+		st.NID, st.RedactedBy = a.known.NID, a.known.RedactedBy
 	} else {
 		st.NID = state.EventNID(b.got.number(a.ev.ID, b.e.eventSeq.Next))
 	}

@@ -104,7 +104,7 @@ func writeRedacted(tx *db.Tx, st *Stored) error {
 		return nil
 	}
 	err := tx.Exec(deleteRelation, st.Relation.Target, st.Relation.Type, st.Sender, st.NID)
-	if err != nil || st.Thread == "" || st.Position <= 0 { // what was before the room was known counts in no thread
+	if err != nil || st.Thread == "" || st.Position == 0 {
 		return err
 	}
 	return tx.Exec(dropReply, st.Room, st.Thread)

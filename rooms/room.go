@@ -177,6 +177,17 @@ func (r *Room) publish(c *Committed) {
 	r.view.Store(&v)
 }
 
+// replace shows redacted events in the place of the originals. It runs on the
+// database's writer goroutine only.
+func (r *Room) replace(redacted map[state.EventNID]*Stored) {
+	if len(redacted) == 0 {
+		return
+	}
+	v := *r.View()
+	v.Recent = replaceRedacted(v.Recent, redacted)
+	r.view.Store(&v)
+}
+
 // replaceRedacted puts redacted events in the place of the originals.
 func replaceRedacted(recent []*Stored, redacted map[state.EventNID]*Stored) []*Stored {
 	recent = slices.Clone(recent)

@@ -142,7 +142,8 @@ var (
 
 	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth, outgoing)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`)
-	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = $5, flags = $6, unread = $7, thread = $8, outgoing = $9
+	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = CASE WHEN CAST($5 AS BIGINT) = 0 THEN redacted_by ELSE CAST($5 AS BIGINT) END,
+		flags = $6, unread = $7, thread = $8, outgoing = $9
 		WHERE event_nid = $10`)
 	insertJSON = db.SQL(`INSERT INTO event_json (event_nid, json) VALUES ($1, $2)`)
 	updateJSON = db.SQL(`UPDATE event_json SET json = $1 WHERE event_nid = $2`)
@@ -176,6 +177,11 @@ var (
 	upsertThread   = db.SQL(`INSERT INTO threads (room_nid, root, latest, position, replies, unread) VALUES ($1, $2, $3, $4, 1, $5)
 		ON CONFLICT (room_nid, root) DO UPDATE SET latest = excluded.latest, position = excluded.position,
 			replies = threads.replies + 1, unread = excluded.unread`)
+	// A reply of the past is the latest only of a thread that has none later.
+	upsertPast = db.SQL(`INSERT INTO threads (room_nid, root, latest, position, replies, unread) VALUES ($1, $2, $3, $4, 1, 0)
+		ON CONFLICT (room_nid, root) DO UPDATE SET replies = threads.replies + 1,
+			latest = CASE WHEN excluded.position > threads.position THEN excluded.latest ELSE threads.latest END,
+			position = {greatest}(excluded.position, threads.position)`)
 	threadsByRoot = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND root IN {texts $2}`)
 	threadsBefore = db.SQL(`SELECT root, latest, position, replies, unread FROM threads WHERE room_nid = $1 AND position < $2 AND replies > 0 ORDER BY position DESC LIMIT $3`)
 
@@ -262,10 +268,13 @@ func linkStored(tx *db.Tx, st *Stored) error {
 			return err
 		}
 	}
-	if st.Thread != "" && st.Position > 0 && st.Served() {
-		return tx.Exec(upsertThread, st.Room, st.Thread, st.NID, st.Position, st.Unread)
+	if st.Thread == "" || st.Position == 0 || !st.Served() {
+		return nil
 	}
-	return nil
+	if st.Position < 0 {
+		return tx.Exec(upsertPast, st.Room, st.Thread, st.NID, st.Position)
+	}
+	return tx.Exec(upsertThread, st.Room, st.Thread, st.NID, st.Position, st.Unread)
 }
 
 // encodeNIDs packs a list of event numbers for its column; NULL if it is empty.

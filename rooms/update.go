@@ -123,6 +123,8 @@ func (e *Engine) fetch(ctx context.Context, r *Room, got *fetched, n *need) erro
 			return err
 		}
 		got.threads[n.thread] = threads[n.thread].Unread
+	case n.chain:
+		return e.fetchChain(ctx, r, got)
 	case n.key == nil:
 		return e.fetchBranches(ctx, r, got, n)
 	default:
