@@ -2,18 +2,12 @@ package push
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
-	"unicode/utf8"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
-
-// Push is the feature.
-type Push struct{}
-
-// New makes the feature.
-func New() (*Push, error) { return &Push{}, nil }
 
 // Routes lists the client API. Clients differ in whether they end the paths of
 // collections with a slash.
@@ -22,13 +16,18 @@ func (p *Push) Routes() []httpx.Route {
 		v3   = "/_matrix/client/v3/"
 		rule = v3 + "pushrules/global/{kind}/{ruleId}"
 	)
+	writes, size := httpx.Limit("send"), httpx.MaxBody(maxRuleBody)
 	return []httpx.Route{
 		httpx.JSON(http.MethodGet, v3+"pushrules", p.getAll, httpx.TrailingSlash),
 		httpx.JSON(http.MethodGet, v3+"pushrules/global", p.getGlobal, httpx.TrailingSlash),
 		httpx.JSON(http.MethodGet, v3+"pushrules/global/{kind}", p.getKind, httpx.TrailingSlash),
 		httpx.JSON(http.MethodGet, rule, p.getRule),
+		httpx.JSON(http.MethodPut, rule, p.putRule, writes, size),
+		httpx.JSON(http.MethodDelete, rule, p.deleteRule, writes),
 		httpx.JSON(http.MethodGet, rule+"/enabled", p.getEnabled),
+		httpx.JSON(http.MethodPut, rule+"/enabled", p.putEnabled, writes, size),
 		httpx.JSON(http.MethodGet, rule+"/actions", p.getActions),
+		httpx.JSON(http.MethodPut, rule+"/actions", p.putActions, writes, size),
 		httpx.JSON(http.MethodGet, v3+"pushers", p.getPushers),
 		httpx.JSON(http.MethodPost, v3+"pushers/set", p.setPusher),
 	}
@@ -37,14 +36,21 @@ func (p *Push) Routes() []httpx.Route {
 type nothing struct{}
 
 // spec: client-server#get_matrixclientv3pushrules
-func (p *Push) getAll(_ context.Context, c *httpx.Caller, _ *nothing) (*account, error) {
-	return &account{Predefined(c.User)}, nil
+func (p *Push) getAll(ctx context.Context, c *httpx.Caller, _ *nothing) (*account, error) {
+	b, err := p.books.one(ctx, c.User)
+	if err != nil {
+		return nil, err
+	}
+	return &account{b.book.rules(c.User)}, nil
 }
 
 // spec: client-server#get_matrixclientv3pushrulesglobal
-func (p *Push) getGlobal(_ context.Context, c *httpx.Caller, _ *nothing) (*Ruleset, error) {
-	rules := Predefined(c.User)
-	return &rules, nil
+func (p *Push) getGlobal(ctx context.Context, c *httpx.Caller, _ *nothing) (*Ruleset, error) {
+	all, err := p.getAll(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &all.Global, nil
 }
 
 type kindRequest struct {
@@ -52,13 +58,16 @@ type kindRequest struct {
 }
 
 // getKind is not specified any more, but clients know it from earlier versions.
-func (p *Push) getKind(_ context.Context, c *httpx.Caller, q *kindRequest) (*[]Rule, error) {
-	all := Predefined(c.User)
-	rules, ok := all.Kind(q.Kind)
-	if !ok {
+func (p *Push) getKind(ctx context.Context, c *httpx.Caller, q *kindRequest) (*[]Rule, error) {
+	all, err := p.getAll(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	rules := all.Global.Kind(q.Kind)
+	if rules == nil {
 		return nil, errNoKind
 	}
-	return &rules, nil
+	return rules, nil
 }
 
 var (
@@ -71,23 +80,24 @@ type ruleRequest struct {
 	ID   string `path:"ruleId"`
 }
 
-func find(user matrix.UserID, q *ruleRequest) (*Rule, error) {
-	all := Predefined(user)
-	rules, ok := all.Kind(q.Kind)
-	if !ok {
+func (p *Push) find(ctx context.Context, user matrix.UserID, q *ruleRequest) (*Rule, error) {
+	if predefined.Kind(q.Kind) == nil {
 		return nil, errNoKind
 	}
-	for i := range rules {
-		if rules[i].ID == q.ID {
-			return &rules[i], nil
-		}
+	b, err := p.books.one(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	rules := b.book.kind(q.Kind, user)
+	if i := indexOf(rules, q.ID); i >= 0 {
+		return &rules[i], nil
 	}
 	return nil, errNoRule
 }
 
 // spec: client-server#get_matrixclientv3pushrulesglobalkindruleid
-func (p *Push) getRule(_ context.Context, c *httpx.Caller, q *ruleRequest) (*Rule, error) {
-	return find(c.User, q)
+func (p *Push) getRule(ctx context.Context, c *httpx.Caller, q *ruleRequest) (*Rule, error) {
+	return p.find(ctx, c.User, q)
 }
 
 type enabledAnswer struct {
@@ -95,8 +105,8 @@ type enabledAnswer struct {
 }
 
 // spec: client-server#get_matrixclientv3pushrulesglobalkindruleidenabled
-func (p *Push) getEnabled(_ context.Context, c *httpx.Caller, q *ruleRequest) (*enabledAnswer, error) {
-	r, err := find(c.User, q)
+func (p *Push) getEnabled(ctx context.Context, c *httpx.Caller, q *ruleRequest) (*enabledAnswer, error) {
+	r, err := p.find(ctx, c.User, q)
 	if err != nil {
 		return nil, err
 	}
@@ -108,52 +118,75 @@ type actionsAnswer struct {
 }
 
 // spec: client-server#get_matrixclientv3pushrulesglobalkindruleidactions
-func (p *Push) getActions(_ context.Context, c *httpx.Caller, q *ruleRequest) (*actionsAnswer, error) {
-	r, err := find(c.User, q)
+func (p *Push) getActions(ctx context.Context, c *httpx.Caller, q *ruleRequest) (*actionsAnswer, error) {
+	r, err := p.find(ctx, c.User, q)
 	if err != nil {
 		return nil, err
 	}
 	return &actionsAnswer{r.Actions}, nil
 }
 
-type pushersAnswer struct {
-	Pushers []struct{} `json:"pushers"`
+type putRuleRequest struct {
+	ruleRequest
+	Before     string          `query:"before"`
+	After      string          `query:"after"`
+	Actions    json.RawMessage `json:"actions"`
+	Conditions json.RawMessage `json:"conditions"`
+	Pattern    *string         `json:"pattern"`
 }
 
-// spec: client-server#get_matrixclientv3pushers
-func (p *Push) getPushers(context.Context, *httpx.Caller, *nothing) (*pushersAnswer, error) {
-	return &pushersAnswer{Pushers: []struct{}{}}, nil
-}
-
-// Limits of a pusher.
-// spec: client-server#post_matrixclientv3pushersset
-const (
-	maxPushKeyBytes = 512
-	maxAppIDChars   = 64
-)
-
-type pusherRequest struct {
-	Kind    *string `json:"kind"` // null: the pusher is to go
-	PushKey *string `json:"pushkey"`
-	AppID   *string `json:"app_id"`
-}
-
-// setPusher takes the removal of pushers, of which there are none, and refuses
-// new ones: a pusher that is accepted but never pushes would leave its owner
-// waiting.
-// spec: client-server#post_matrixclientv3pushersset
-func (p *Push) setPusher(_ context.Context, _ *httpx.Caller, q *pusherRequest) (*struct{}, error) {
-	switch {
-	case q.PushKey == nil:
-		return nil, matrix.MissingParam(`"pushkey" is missing`)
-	case q.AppID == nil:
-		return nil, matrix.MissingParam(`"app_id" is missing`)
-	case len(*q.PushKey) > maxPushKeyBytes:
-		return nil, matrix.InvalidParam(`"pushkey" has at most %d bytes`, maxPushKeyBytes)
-	case utf8.RuneCountInString(*q.AppID) > maxAppIDChars:
-		return nil, matrix.InvalidParam(`"app_id" has at most %d characters`, maxAppIDChars)
-	case q.Kind != nil:
-		return nil, matrix.InvalidParam("This server does not deliver push notifications of the kind %q", *q.Kind)
+// spec: client-server#put_matrixclientv3pushrulesglobalkindruleid
+func (p *Push) putRule(ctx context.Context, c *httpx.Caller, q *putRuleRequest) (*struct{}, error) {
+	if predefined.Kind(q.Kind) == nil {
+		return nil, errNoKind
 	}
-	return nil, nil
+	if err := checkRuleID(q.ID); err != nil {
+		return nil, err
+	}
+	rule, err := decodeRule(q.Kind, q.ID, q)
+	if err != nil {
+		return nil, err
+	}
+	return nil, p.edit(ctx, c.User, func(b *book) error { return b.put(q.Kind, rule, place{q.Before, q.After}) })
+}
+
+// spec: client-server#delete_matrixclientv3pushrulesglobalkindruleid
+func (p *Push) deleteRule(ctx context.Context, c *httpx.Caller, q *ruleRequest) (*struct{}, error) {
+	if predefined.Kind(q.Kind) == nil {
+		return nil, errNoKind
+	}
+	return nil, p.edit(ctx, c.User, func(b *book) error { return b.remove(q.Kind, q.ID) })
+}
+
+type putEnabledRequest struct {
+	ruleRequest
+	Enabled *bool `json:"enabled"`
+}
+
+// spec: client-server#put_matrixclientv3pushrulesglobalkindruleidenabled
+func (p *Push) putEnabled(ctx context.Context, c *httpx.Caller, q *putEnabledRequest) (*struct{}, error) {
+	switch {
+	case predefined.Kind(q.Kind) == nil:
+		return nil, errNoKind
+	case q.Enabled == nil:
+		return nil, matrix.MissingParam(`"enabled" is missing`)
+	}
+	return nil, p.edit(ctx, c.User, func(b *book) error { return b.enable(q.Kind, q.ID, *q.Enabled) })
+}
+
+type putActionsRequest struct {
+	ruleRequest
+	Actions json.RawMessage `json:"actions"`
+}
+
+// spec: client-server#put_matrixclientv3pushrulesglobalkindruleidactions
+func (p *Push) putActions(ctx context.Context, c *httpx.Caller, q *putActionsRequest) (*struct{}, error) {
+	if predefined.Kind(q.Kind) == nil {
+		return nil, errNoKind
+	}
+	actions, err := decodeActions(q.Actions)
+	if err != nil {
+		return nil, err
+	}
+	return nil, p.edit(ctx, c.User, func(b *book) error { return b.act(q.Kind, q.ID, actions) })
 }

@@ -1,144 +1,126 @@
 package push
 
 import (
-	"bytes"
 	"encoding/json"
-	"strconv"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
-	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
-// Result is what a user's rules say about an event.
+// Result is what a user's rules say about an event; the zero Result is that the
+// user is not notified.
 type Result struct {
 	Notify    bool
-	Highlight bool   // only with Notify
-	Sound     string // "" for none
+	Highlight bool     // only with Notify
+	Actions   []Action // of the rule that matched; shared
 }
 
-// RoomInfo is what rules ask about a room, as it was when the event came.
-type RoomInfo struct {
-	Members           int                    // joined
-	SenderLevel       int64                  // power level of the event's sender
-	NotificationLevel func(key string) int64 // power level that a notification such as "room" needs
+// same tells whether two results count alike.
+func (r Result) same(other Result) bool {
+	return r.Notify == other.Notify && r.Highlight == other.Highlight
 }
 
-// Recipient is the user for whom rules are evaluated.
-type Recipient struct {
-	User        matrix.UserID
-	DisplayName string // in the room
+// tweaks are what the rule says about how to present a notification.
+func (r Result) tweaks() map[string]json.RawMessage {
+	tweaks := make(map[string]json.RawMessage)
+	for _, a := range r.Actions {
+		switch {
+		case a.Notify:
+		case a.Value == nil && a.Tweak == "highlight":
+			tweaks[a.Tweak] = json.RawMessage("true")
+		case a.Value == nil:
+			tweaks[a.Tweak] = json.RawMessage("null")
+		default:
+			tweaks[a.Tweak] = a.Value
+		}
+	}
+	return tweaks
 }
 
-// Evaluate applies a user's rules to an event: the first that matches decides.
+// on applies a user's rules to an event: the first that matches decides. The
+// user's name in the room is asked for only if a rule looks at it.
 // spec: client-server#push-rules
-func Evaluate(rules *Ruleset, e *event.Event, room RoomInfo, to Recipient) Result {
-	if to.User == e.Sender {
+func (c *compiled) on(s *subject, name string) Result {
+	if c.user == s.event.Sender {
 		return Result{}
 	}
-	return evaluate(rules, fieldsOf(e), room, to)
-}
-
-func evaluate(rules *Ruleset, f *fields, room RoomInfo, to Recipient) Result {
-	for _, r := range rules.Override {
-		if r.Enabled && f.hold(r.Conditions, room, to) {
-			return resultOf(r.Actions)
-		}
-	}
-	for _, r := range rules.Content {
-		if body, ok := f.text(keyBody); ok && r.Enabled && matchWord(r.Pattern, body) {
-			return resultOf(r.Actions)
-		}
-	}
-	for _, r := range rules.Room {
-		if r.Enabled && r.ID == string(f.event.RoomID) {
-			return resultOf(r.Actions)
-		}
-	}
-	for _, r := range rules.Sender {
-		if r.Enabled && r.ID == string(f.event.Sender) {
-			return resultOf(r.Actions)
-		}
-	}
-	for _, r := range rules.Underride {
-		if r.Enabled && f.hold(r.Conditions, room, to) {
-			return resultOf(r.Actions)
+	for i := range c.rules {
+		if s.meets(c.rules[i].conditions, c.user, name) {
+			return c.rules[i].result
 		}
 	}
 	return Result{}
 }
 
-func resultOf(actions []Action) Result {
-	var r Result
-	for _, a := range actions {
-		switch {
-		case a.Notify:
-			r.Notify = true
-		case a.Tweak == "highlight":
-			r.Highlight = a.Value == nil || a.Value == true
-		case a.Tweak == "sound":
-			r.Sound, _ = a.Value.(string)
-		}
-	}
-	if !r.Notify {
-		return Result{}
-	}
-	return r
-}
-
-func (f *fields) hold(conditions []Condition, room RoomInfo, to Recipient) bool {
+func (s *subject) meets(conditions []condition, user matrix.UserID, name string) bool {
 	for i := range conditions {
-		if !f.holds(&conditions[i], room, to) {
+		c := &conditions[i]
+		if c.memo == 0 {
+			if !s.holds(c, user, name) {
+				return false
+			}
+			continue
+		}
+		if s.met[c.memo] == unknown {
+			s.met[c.memo] = unmet
+			if s.holds(c, user, name) {
+				s.met[c.memo] = met
+			}
+		}
+		if s.met[c.memo] == unmet {
 			return false
 		}
 	}
 	return true
 }
 
-// holds tells whether the event meets a condition. One of an unknown kind is
-// never met.
+// holds tells whether the event meets a condition.
 // spec: client-server#conditions-1
-func (f *fields) holds(c *Condition, room RoomInfo, to Recipient) bool {
-	if c.self && to.User == "" {
-		return false // whatever the event says: nobody is meant
-	}
-	switch c.Kind {
-	case "event_match":
-		text, ok := f.text(c.Key)
+func (s *subject) holds(c *condition, user matrix.UserID, name string) bool {
+	switch c.kind {
+	case matches:
+		text, ok := s.text(c)
 		switch {
-		case !ok || c.Pattern == nil && !c.self:
+		case !ok:
 			return false
-		case c.Key == keyBody:
-			return matchWord(*c.Pattern, text)
+		case c.glob == nil:
+			return strings.EqualFold(c.text, text)
 		}
-		return matchWhole(c.pattern(to), text)
-	case "event_property_is":
-		return f.is(c.Key, c.value(to))
-	case "event_property_contains":
-		return f.contains(c.Key, c.value(to))
-	case "contains_display_name":
-		body, ok := f.text(keyBody)
-		return ok && to.DisplayName != "" && mentions(to.DisplayName, body)
-	case "room_member_count":
-		return counts(c.Is, room.Members)
-	case "sender_notification_permission":
-		return room.NotificationLevel != nil && room.SenderLevel >= room.NotificationLevel(c.Key)
+		return c.glob.Whole(text)
+	case matchesBody:
+		switch {
+		case !s.takeBody():
+			return false
+		case c.glob == nil:
+			return s.bodyHas(c.text)
+		}
+		return c.glob.Word(s.body)
+	case propertyIs:
+		if c.value.isText {
+			text, ok := s.text(c)
+			return ok && text == c.value.text
+		}
+		return string(s.raw(c)) == c.value.text
+	case propertyContains:
+		return s.contains(c)
+	case mentionsUser:
+		_, ok := s.mentioned()[user]
+		return ok && user != ""
+	case aboutUser:
+		return s.event.IsState() && user != "" && s.event.StateKey() == string(user)
+	case containsName:
+		return name != "" && len(name) <= MaxPatternBytes && s.takeBody() && s.bodyHas(fold(name))
+	case memberCount:
+		return c.count.holds(s.room.Members)
+	case mayNotify:
+		return s.room.Allowed != nil && s.room.Allowed(c.key)
 	}
 	return false
 }
 
-// is tells whether the property is exactly the value.
-func (f *fields) is(key string, value any) bool {
-	if want, ok := value.(string); ok {
-		text, has := f.text(key)
-		return has && text == want
-	}
-	return same(f.raw(key), value)
-}
-
 // contains tells whether the property is an array with the value in it.
-func (f *fields) contains(key string, value any) bool {
-	raw := f.raw(key)
+func (s *subject) contains(c *condition) bool {
+	raw := s.raw(c)
 	if len(raw) == 0 || raw[0] != '[' {
 		return false
 	}
@@ -147,51 +129,12 @@ func (f *fields) contains(key string, value any) bool {
 		return false
 	}
 	for _, item := range items {
-		if same(item, value) {
+		if !c.value.isText && string(item) == c.value.text {
 			return true
 		}
-	}
-	return false
-}
-
-// same compares a JSON value with a string, bool, integer or null.
-func same(raw json.RawMessage, value any) bool {
-	if len(raw) == 0 {
-		return false
-	}
-	switch want := value.(type) {
-	case string:
-		var s string
-		return raw[0] == '"' && json.Unmarshal(raw, &s) == nil && s == want
-	case bool:
-		return string(raw) == strconv.FormatBool(want)
-	case json.Number:
-		return string(raw) == want.String()
-	case nil:
-		return bytes.Equal(raw, []byte("null"))
-	}
-	return false
-}
-
-// counts compares a number of members with "2", "==2", "<2", ">2", "<=2" or
-// ">=2".
-func counts(is string, members int) bool {
-	number := strings.TrimLeft(is, "=<>")
-	n, err := strconv.Atoi(number)
-	if err != nil {
-		return false
-	}
-	switch strings.TrimSuffix(is, number) {
-	case "", "==":
-		return members == n
-	case "<":
-		return members < n
-	case ">":
-		return members > n
-	case "<=":
-		return members <= n
-	case ">=":
-		return members >= n
+		if text, ok := stringOf(item); ok && c.value.isText && text == c.value.text {
+			return true
+		}
 	}
 	return false
 }

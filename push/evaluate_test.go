@@ -13,6 +13,14 @@ import (
 )
 
 func pdu(t interface{ Fatal(...any) }, typ string, stateKey *string, sender, content string) *event.Event {
+	e, err := tryPDU(typ, stateKey, sender, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func tryPDU(typ string, stateKey *string, sender, content string) (*event.Event, error) {
 	v, _ := event.Lookup("11")
 	m := map[string]any{
 		"type": typ, "sender": sender, "room_id": "!r:x", "content": json.RawMessage(content), "depth": 1,
@@ -24,39 +32,45 @@ func pdu(t interface{ Fatal(...any) }, typ string, stateKey *string, sender, con
 	}
 	raw, err := json.Marshal(m)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	raw, err = event.Canonical(raw)
-	if err != nil {
-		t.Fatal(err)
+	if raw, err = event.Canonical(raw); err != nil {
+		return nil, err
 	}
-	e, err := event.Load(v, "$e", "!r:x", raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return event.Load(v, "$e", "!r:x", raw)
 }
 
 func key(s string) *string { return &s }
 
 // room is a room in which "room" needs level 50.
 func room(members int, senderLevel int64) RoomInfo {
-	return RoomInfo{Members: members, SenderLevel: senderLevel, NotificationLevel: func(k string) int64 {
-		if k == "room" {
-			return 50
-		}
-		return 100
-	}}
+	return RoomInfo{Members: members, Allowed: func(k string) bool { return k == "room" && senderLevel >= 50 }}
+}
+
+// outcome is what a result comes to.
+type outcome struct {
+	Notify, Highlight bool
+	Sound             string
+}
+
+func outcomeOf(r Result) outcome {
+	sound, _ := stringOf(r.tweaks()["sound"])
+	return outcome{r.Notify, r.Highlight, sound}
+}
+
+// evaluate applies the rules of a book for a user alone.
+func evaluate(b *book, e *event.Event, in RoomInfo, user matrix.UserID) outcome {
+	return outcomeOf(compile(b, user).on(subjectOf(e, in), ""))
 }
 
 func TestPredefinedResults(t *testing.T) {
 	var (
-		nothing = Result{}
-		noise   = Result{Notify: true}
-		loud    = Result{Notify: true, Sound: "default"}
-		mention = Result{Notify: true, Sound: "default", Highlight: true}
-		all     = Result{Notify: true, Highlight: true}
-		call    = Result{Notify: true, Sound: "ring"}
+		nothing = outcome{}
+		noise   = outcome{Notify: true}
+		loud    = outcome{Notify: true, Sound: "default"}
+		mention = outcome{Notify: true, Sound: "default", Highlight: true}
+		all     = outcome{Notify: true, Highlight: true}
+		call    = outcome{Notify: true, Sound: "ring"}
 	)
 	for _, c := range []struct {
 		name     string
@@ -64,7 +78,7 @@ func TestPredefinedResults(t *testing.T) {
 		stateKey *string
 		content  string
 		room     RoomInfo
-		want     Result // for @u:x
+		want     outcome // for @u:x
 	}{
 		{"a message in a group", "m.room.message", nil, `{"msgtype":"m.text","body":"hi"}`, room(3, 0), noise},
 		{"a message between two", "m.room.message", nil, `{"msgtype":"m.text","body":"hi"}`, room(2, 0), loud},
@@ -96,15 +110,17 @@ func TestPredefinedResults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := pdu(t, c.typ, c.stateKey, "@s:x", c.content)
-			rules := Predefined("@u:x")
-			if got := Evaluate(&rules, e, c.room, Recipient{User: "@u:x"}); got != c.want {
-				t.Errorf("Evaluate gives %+v, want %+v", got, c.want)
+			if got := evaluate(&book{}, e, c.room, "@u:x"); got != c.want {
+				t.Errorf("the rules give %+v, want %+v", got, c.want)
 			}
-			if got := Judge(e, c.room).For("@u:x"); got != c.want {
+			if got := outcomeOf(Judge(e, c.room).For("@u:x")); got != c.want {
 				t.Errorf("Judge gives %+v, want %+v", got, c.want)
 			}
-			if got := Judge(e, c.room).For("@s:x"); got != nothing {
+			if got := outcomeOf(Judge(e, c.room).For("@s:x")); got != nothing {
 				t.Errorf("the sender is notified: %+v", got)
+			}
+			if got := Counts(e, c.room.Allowed); got != outcomeOf(Judge(e, c.room).Common).Notify {
+				t.Errorf("Counts gives %v", got)
 			}
 		})
 	}
@@ -130,10 +146,9 @@ func TestJudgeAgreesWithEvaluate(t *testing.T) {
 		in := room(rapid.IntRange(1, 3).Draw(t, "members"), rapid.Int64Range(49, 50).Draw(t, "level"))
 		v := Judge(e, in)
 		for _, u := range users {
-			rules := Predefined(matrix.UserID(u))
-			want := Evaluate(&rules, e, in, Recipient{User: matrix.UserID(u)})
-			if got := v.For(matrix.UserID(u)); got != want {
-				t.Fatalf("%s: Judge gives %+v, Evaluate %+v", u, got, want)
+			want := evaluate(&book{}, e, in, matrix.UserID(u))
+			if got := outcomeOf(v.For(matrix.UserID(u))); got != want {
+				t.Fatalf("%s: Judge gives %+v, the rules %+v", u, got, want)
 			}
 		}
 		if _, ok := v.Others[e.Sender]; ok {
@@ -143,44 +158,57 @@ func TestJudgeAgreesWithEvaluate(t *testing.T) {
 }
 
 func TestConditions(t *testing.T) {
-	p := func(s string) *string { return &s }
 	e := pdu(t, "m.room.message", nil, "@s:x", `{"body":"Good morning, Ann*!","n":2,"nil":null,"t":true,"list":["a",1,null],"a.b":{"c\\d":"deep"}}`)
 	for _, c := range []struct {
-		name string
-		cond Condition
-		want bool
+		name, cond string
+		want       bool
 	}{
-		{"unknown kind", Condition{Kind: "org.example"}, false},
-		{"body by word", Condition{Kind: "event_match", Key: "content.body", Pattern: p("morn*g")}, true},
-		{"body in a word", Condition{Kind: "event_match", Key: "content.body", Pattern: p("orn*")}, false},
-		{"no string", Condition{Kind: "event_match", Key: "content.n", Pattern: p("*")}, false},
-		{"absent", Condition{Kind: "event_match", Key: "content.x", Pattern: p("*")}, false},
-		{"no pattern", Condition{Kind: "event_match", Key: "content.body"}, false},
-		{"no state key", Condition{Kind: "event_match", Key: "state_key", Pattern: p("*")}, false},
-		{"sender", Condition{Kind: "event_match", Key: "sender", Pattern: p("@S:*")}, true},
-		{"escaped path", Condition{Kind: "event_match", Key: `content.a\.b.c\\d`, Pattern: p("DEEP")}, true},
-		{"unescaped path", Condition{Kind: "event_match", Key: `content.a.b.c\d`, Pattern: p("deep")}, false},
-		{"integer", Condition{Kind: "event_property_is", Key: "content.n", Value: json.Number("2")}, true},
-		{"another integer", Condition{Kind: "event_property_is", Key: "content.n", Value: json.Number("3")}, false},
-		{"null", Condition{Kind: "event_property_is", Key: "content.nil"}, true},
-		{"null where nothing is", Condition{Kind: "event_property_is", Key: "content.nope"}, false},
-		{"exact string", Condition{Kind: "event_property_is", Key: "type", Value: "m.room.message"}, true},
-		{"exact, other case", Condition{Kind: "event_property_is", Key: "type", Value: "M.room.message"}, false},
-		{"string for bool", Condition{Kind: "event_property_is", Key: "content.t", Value: "true"}, false},
-		{"list has string", Condition{Kind: "event_property_contains", Key: "content.list", Value: "a"}, true},
-		{"list has integer", Condition{Kind: "event_property_contains", Key: "content.list", Value: json.Number("1")}, true},
-		{"list has null", Condition{Kind: "event_property_contains", Key: "content.list"}, true},
-		{"list has not", Condition{Kind: "event_property_contains", Key: "content.list", Value: "b"}, false},
-		{"no list", Condition{Kind: "event_property_contains", Key: "content.body", Value: "b"}, false},
-		{"display name, as it is", Condition{Kind: "contains_display_name"}, true},
-		{"members", Condition{Kind: "room_member_count", Is: "==7"}, true},
-		{"power without levels", Condition{Kind: "sender_notification_permission", Key: "room"}, false},
+		{"unknown kind", `{"kind":"org.example"}`, false},
+		{"a feature that no room version has", `{"kind":"org.matrix.msc3931.room_version_supports","feature":"org.matrix.msc3932.extensible_events"}`, false},
+		{"body by word", `{"kind":"event_match","key":"content.body","pattern":"morn*g"}`, true},
+		{"body by plain word", `{"kind":"event_match","key":"content.body","pattern":"MORNING"}`, true},
+		{"body by two words", `{"kind":"event_match","key":"content.body","pattern":"good morning"}`, true},
+		{"body in a word", `{"kind":"event_match","key":"content.body","pattern":"orn*"}`, false},
+		{"body plainly in a word", `{"kind":"event_match","key":"content.body","pattern":"orning"}`, false},
+		{"no string", `{"kind":"event_match","key":"content.n","pattern":"*"}`, false},
+		{"absent", `{"kind":"event_match","key":"content.x","pattern":"*"}`, false},
+		{"no state key", `{"kind":"event_match","key":"state_key","pattern":"*"}`, false},
+		{"sender", `{"kind":"event_match","key":"sender","pattern":"@S:*"}`, true},
+		{"escaped path", `{"kind":"event_match","key":"content.a\\.b.c\\\\d","pattern":"DEEP"}`, true},
+		{"unescaped path", `{"kind":"event_match","key":"content.a.b.c\\d","pattern":"deep"}`, false},
+		{"integer", `{"kind":"event_property_is","key":"content.n","value":2}`, true},
+		{"another integer", `{"kind":"event_property_is","key":"content.n","value":3}`, false},
+		{"null", `{"kind":"event_property_is","key":"content.nil","value":null}`, true},
+		{"null where nothing is", `{"kind":"event_property_is","key":"content.nope","value":null}`, false},
+		{"exact string", `{"kind":"event_property_is","key":"type","value":"m.room.message"}`, true},
+		{"exact, other case", `{"kind":"event_property_is","key":"type","value":"M.room.message"}`, false},
+		{"exact, other escapes", `{"kind":"event_property_is","key":"type","value":"m.room.mess\u0061ge"}`, true},
+		{"string for boolean", `{"kind":"event_property_is","key":"content.t","value":"true"}`, false},
+		{"list has string", `{"kind":"event_property_contains","key":"content.list","value":"a"}`, true},
+		{"list has integer", `{"kind":"event_property_contains","key":"content.list","value":1}`, true},
+		{"list has null", `{"kind":"event_property_contains","key":"content.list","value":null}`, true},
+		{"list has not", `{"kind":"event_property_contains","key":"content.list","value":"b"}`, false},
+		{"no list", `{"kind":"event_property_contains","key":"content.body","value":"b"}`, false},
+		{"display name, as it is", `{"kind":"contains_display_name"}`, true},
+		{"members", `{"kind":"room_member_count","is":"==7"}`, true},
+		{"fewer members", `{"kind":"room_member_count","is":"<7"}`, false},
+		{"power without levels", `{"kind":"sender_notification_permission","key":"room"}`, false},
 	} {
-		if got := fieldsOf(e).holds(&c.cond, RoomInfo{Members: 7}, Recipient{User: "@u:x", DisplayName: "ann*"}); got != c.want {
+		conditions, err := decodeConditions(json.RawMessage("[" + c.cond + "]"))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		b := &book{Own: Ruleset{Override: []Rule{{ID: "r", Enabled: true, Conditions: conditions, Actions: []Action{notify, highlight}}}}}
+		if got := compile(b, "@u:x").on(subjectOf(e, RoomInfo{Members: 7}), "ann*"); got.Highlight != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
+		if kept, err := json.Marshal(conditions[0]); err != nil || normal(t, kept) != normal(t, []byte(c.cond)) {
+			t.Errorf("%s becomes %s %v", c.cond, kept, err)
+		}
 	}
-	if fieldsOf(e).holds(&Condition{Kind: "contains_display_name"}, RoomInfo{}, Recipient{User: "@u:x"}) {
+	named := condition{kind: containsName}
+	if subjectOf(e, RoomInfo{}).holds(&named, "@u:x", "") {
 		t.Error("no display name is contained in a text")
 	}
 }
@@ -188,39 +216,47 @@ func TestConditions(t *testing.T) {
 func TestCounts(t *testing.T) {
 	for is, want := range map[string][3]bool{ // for 1, 2 and 3 members
 		"2": {false, true, false}, "==2": {false, true, false}, "<2": {true, false, false}, ">2": {false, false, true},
-		"<=2": {true, true, false}, ">=2": {false, true, true}, "": {}, "=2": {}, "<>2": {}, "two": {}, "2 ": {}, "<": {}, "-2": {},
+		"<=2": {true, true, false}, ">=2": {false, true, true},
 	} {
+		c, ok := parseCount(is)
 		for i, w := range want {
-			if got := counts(is, i+1); got != w {
-				t.Errorf("counts(%q, %d) = %v", is, i+1, got)
+			if got := c.holds(i + 1); got != w || !ok {
+				t.Errorf("%q, %d: %v %v", is, i+1, got, ok)
 			}
+		}
+	}
+	for _, is := range []string{"", "=2", "<>2", "two", "2 ", "<", "-2", "+2", "99999999999999999999"} {
+		if c, ok := parseCount(is); ok {
+			t.Errorf("%q is %+v", is, c)
 		}
 	}
 }
 
 func TestKindsAreTriedInOrder(t *testing.T) {
 	e := pdu(t, "m.room.message", nil, "@s:x", `{"body":"tea time"}`)
-	loud := func(s string) []Action { return []Action{notify, {Tweak: "sound", Value: s}} }
-	rules := Ruleset{
+	loud := func(s string) []Action { return []Action{notify, {Tweak: "sound", Value: quoted(s)}} }
+	tea := "tea"
+	b := &book{Own: Ruleset{
 		Override:  []Rule{{ID: "o", Enabled: true, Actions: loud("override")}},
-		Content:   []Rule{{ID: "c", Enabled: true, Pattern: "tea", Actions: loud("content")}},
+		Content:   []Rule{{ID: "c", Enabled: true, Pattern: &tea, Actions: loud("content")}},
 		Room:      []Rule{{ID: "!r:x", Enabled: true, Actions: loud("room")}},
 		Sender:    []Rule{{ID: "@s:x", Enabled: true, Actions: loud("sender")}},
 		Underride: []Rule{{ID: "u", Enabled: true, Actions: loud("underride")}},
-	}
-	for _, kind := range []struct {
-		name  string
-		rules []Rule
-	}{
-		{"override", rules.Override}, {"content", rules.Content}, {"room", rules.Room}, {"sender", rules.Sender}, {"underride", rules.Underride},
-	} {
-		if got := Evaluate(&rules, e, RoomInfo{}, Recipient{User: "@u:x"}).Sound; got != kind.name {
-			t.Errorf("%q decided, want %q", got, kind.name)
+	}}
+	for _, kind := range kinds {
+		if got := evaluate(b, e, RoomInfo{}, "@u:x").Sound; got != kind {
+			t.Errorf("%q decided, want %q", got, kind)
 		}
-		kind.rules[0].Enabled = false
+		(*b.Own.Kind(kind))[0].Enabled = false
 	}
-	if got := Evaluate(&rules, e, RoomInfo{}, Recipient{User: "@u:x"}); got != (Result{}) {
-		t.Errorf("without rules: %+v", got)
+	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (outcome{Notify: true}) {
+		t.Errorf("without rules of the user's: %+v", got)
+	}
+	on := true
+	b.Changed = map[string]change{masterRule: {Enabled: &on}}
+	(*b.Own.Kind("override"))[0].Enabled = true
+	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (outcome{}) {
+		t.Errorf("under the master rule: %+v", got)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 type Verdict struct {
 	// Common is the result for everybody but the sender and the Others.
 	Common Result
-	// Others are the users with another result, never the sender. They need not
+	// Others are the users with a result of their own, never the sender. They need not
 	// be members of the room, nor exist.
 	Others map[matrix.UserID]Result
 
@@ -27,24 +27,39 @@ func (v *Verdict) For(user matrix.UserID) Result {
 	return v.Common
 }
 
-// Judge evaluates the predefined rules for everybody at once.
+// everybody has the predefined rules, and nobody's id.
+var everybody = compile(&book{}, "")
+
+// Counts tells whether the predefined rules notify of an event everybody who is
+// not meant in particular; allowed tells what its sender has the power for.
+// spec: client-server#receiving-notifications
+func Counts(e *event.Event, allowed func(key string) bool) bool {
+	return everybody.on(subjectOf(e, RoomInfo{Allowed: allowed}), "").Notify
+}
+
+// judge evaluates the predefined rules for everybody at once.
 //
 // They tell users apart by two things: whether the event mentions them, and
 // whether it is state of theirs. All who are mentioned and nothing else fare
 // alike, so that three evaluations are enough.
-func Judge(e *event.Event, room RoomInfo) *Verdict {
-	f := fieldsOf(e)
+func judge(s *subject) *Verdict {
+	e := s.event
 	v := &Verdict{sender: e.Sender}
 	result := func(user matrix.UserID) Result {
-		return evaluate(&predefined, f, room, Recipient{User: user})
+		for i := range everybody.rules {
+			if s.meets(everybody.rules[i].conditions, user, "") {
+				return everybody.rules[i].result
+			}
+		}
+		return Result{}
 	}
-	v.Common = result("") // nobody has this id
+	v.Common = result("")
 	var owner matrix.UserID
 	if e.IsState() && e.Type == matrix.TypeMember {
 		owner = matrix.UserID(e.StateKey())
 	}
 	var alike *Result
-	for _, user := range f.mentioned() {
+	for user := range s.mentioned() {
 		if user == "" || user == owner {
 			continue
 		}
@@ -60,8 +75,11 @@ func Judge(e *event.Event, room RoomInfo) *Verdict {
 	return v
 }
 
+// Judge evaluates the predefined rules for everybody at once.
+func Judge(e *event.Event, room RoomInfo) *Verdict { return judge(subjectOf(e, room)) }
+
 func (v *Verdict) differs(user matrix.UserID, r Result) {
-	if r == v.Common || user == v.sender {
+	if user == v.sender {
 		return
 	}
 	if v.Others == nil {

@@ -19,42 +19,38 @@ type Rule struct {
 	Default    bool        `json:"default"`
 	Enabled    bool        `json:"enabled"`
 	Conditions []Condition `json:"conditions,omitzero"` // of override and underride rules only; nil: left out
-	Pattern    string      `json:"pattern,omitempty"`   // of content rules only
+	Pattern    *string     `json:"pattern,omitempty"`   // of content rules only
 	Actions    []Action    `json:"actions"`
 }
 
 // Condition must hold for a rule to match. Which members count depends on Kind.
 // spec: client-server#conditions-1
 type Condition struct {
-	Kind    string  `json:"kind"`
-	Key     string  `json:"key,omitempty"`
-	Pattern *string `json:"pattern,omitempty"`
-	Is      string  `json:"is,omitempty"`
-	Value   any     `json:"value,omitempty"` // a string, bool, json.Number or nil for null
+	Kind    string          `json:"kind"`
+	Key     string          `json:"key,omitempty"`
+	Pattern *string         `json:"pattern,omitempty"`
+	Is      string          `json:"is,omitempty"`
+	Value   json.RawMessage `json:"value,omitempty"` // a string, boolean, integer or null
 
-	self bool // Pattern or Value is the id of the user whose rule it is
+	self bool            // Pattern or Value is the id of the user whose rule it is
+	raw  json.RawMessage // as a client wrote it, members that mean nothing here included
 }
 
-func (c *Condition) pattern(to Recipient) string {
-	if c.self {
-		return string(to.User)
+// MarshalJSON gives a condition as the client that made it wrote it.
+func (c Condition) MarshalJSON() ([]byte, error) {
+	if c.raw != nil {
+		return c.raw, nil
 	}
-	return *c.Pattern
-}
-
-func (c *Condition) value(to Recipient) any {
-	if c.self {
-		return string(to.User)
-	}
-	return c.Value
+	type plain Condition
+	return json.Marshal(plain(c))
 }
 
 // Action is what a matching rule does: it notifies, or it sets a tweak.
 // spec: client-server#actions
 type Action struct {
 	Notify bool
-	Tweak  string // such as "sound" or "highlight"
-	Value  any    // of the tweak; nil: left out
+	Tweak  string          // such as "sound" or "highlight"
+	Value  json.RawMessage // of the tweak; nil: left out
 }
 
 // MarshalJSON gives "notify" or {"set_tweak": ...}.
@@ -63,8 +59,8 @@ func (a Action) MarshalJSON() ([]byte, error) {
 		return []byte(`"notify"`), nil
 	}
 	return json.Marshal(struct {
-		Tweak string `json:"set_tweak"`
-		Value any    `json:"value,omitempty"`
+		Tweak string          `json:"set_tweak"`
+		Value json.RawMessage `json:"value,omitempty"`
 	}{a.Tweak, a.Value})
 }
 
@@ -78,28 +74,41 @@ type Ruleset struct {
 	Underride []Rule `json:"underride"`
 }
 
-// Kind returns the rules of a kind; false if there is no such kind.
-func (r *Ruleset) Kind(name string) ([]Rule, bool) {
+// Kind returns the rules of a kind; nil if there is no such kind.
+func (r *Ruleset) Kind(name string) *[]Rule {
 	switch name {
 	case "override":
-		return r.Override, true
+		return &r.Override
 	case "content":
-		return r.Content, true
+		return &r.Content
 	case "room":
-		return r.Room, true
+		return &r.Room
 	case "sender":
-		return r.Sender, true
+		return &r.Sender
 	case "underride":
-		return r.Underride, true
+		return &r.Underride
 	}
-	return nil, false
+	return nil
+}
+
+// kinds are the kinds in the order in which they are tried.
+var kinds = []string{"override", "content", "room", "sender", "underride"}
+
+// indexOf finds a rule by its id, -1 if there is none.
+func indexOf(rules []Rule, id string) int {
+	for i := range rules {
+		if rules[i].ID == id {
+			return i
+		}
+	}
+	return -1
 }
 
 var (
 	notify    = Action{Notify: true}
 	highlight = Action{Tweak: "highlight"}
-	sound     = Action{Tweak: "sound", Value: "default"}
-	ring      = Action{Tweak: "sound", Value: "ring"}
+	sound     = Action{Tweak: "sound", Value: json.RawMessage(`"default"`)}
+	ring      = Action{Tweak: "sound", Value: json.RawMessage(`"ring"`)}
 	silent    = []Action{}
 
 	inPair    = Condition{Kind: "room_member_count", Is: "2"}
@@ -111,30 +120,34 @@ func match(key, pattern string) Condition {
 	return Condition{Kind: "event_match", Key: key, Pattern: &pattern}
 }
 
-func is(key string, value any) Condition {
-	return Condition{Kind: "event_property_is", Key: key, Value: value}
+func is(key, value string) Condition {
+	return Condition{Kind: "event_property_is", Key: key, Value: json.RawMessage(value)}
 }
 
 func rule(id string, actions []Action, conditions ...Condition) Rule {
 	return Rule{ID: id, Default: true, Enabled: true, Conditions: conditions, Actions: actions}
 }
 
+// masterRule goes before the rules of users; the others that are predefined come
+// after them.
+const masterRule = ".m.rule.master"
+
 // predefined are the rules of nobody in particular; they are not changed.
 // spec: client-server#predefined-rules
 var predefined = Ruleset{
 	Override: []Rule{
-		{ID: ".m.rule.master", Default: true, Conditions: []Condition{}, Actions: silent},
+		{ID: masterRule, Default: true, Conditions: []Condition{}, Actions: silent},
 		rule(".m.rule.suppress_notices", silent, match("content.msgtype", "m.notice")),
 		rule(".m.rule.invite_for_me", []Action{notify, sound},
 			match("type", matrix.TypeMember), match("content.membership", matrix.MembershipInvite), forMe),
 		rule(".m.rule.member_event", silent, match("type", matrix.TypeMember)),
 		rule(".m.rule.is_user_mention", []Action{notify, sound, highlight}, mentionMe),
 		rule(".m.rule.is_room_mention", []Action{notify, highlight},
-			is(`content.m\.mentions.room`, true), Condition{Kind: "sender_notification_permission", Key: "room"}),
+			is(`content.m\.mentions.room`, `true`), Condition{Kind: "sender_notification_permission", Key: "room"}),
 		rule(".m.rule.tombstone", []Action{notify, highlight}, match("type", matrix.TypeTombstone), match("state_key", "")),
 		rule(".m.rule.reaction", silent, match("type", matrix.TypeReaction)),
 		rule(".m.rule.room.server_acl", silent, match("type", matrix.TypeServerACL), match("state_key", "")),
-		rule(".m.rule.suppress_edits", silent, is(`content.m\.relates_to.rel_type`, "m.replace")),
+		rule(".m.rule.suppress_edits", silent, is(`content.m\.relates_to.rel_type`, `"m.replace"`)),
 	},
 	Content: []Rule{},
 	Room:    []Rule{},
@@ -148,17 +161,6 @@ var predefined = Ruleset{
 	},
 }
 
-// Predefined returns the rules of a user who has changed none. They are shared
-// in part: do not change them.
-func Predefined(user matrix.UserID) Ruleset {
-	rules := predefined
-	rules.Override = make([]Rule, len(predefined.Override))
-	for i, r := range predefined.Override {
-		rules.Override[i] = r.of(user)
-	}
-	return rules
-}
-
 // of puts the user's id where a condition asks for it.
 func (r Rule) of(user matrix.UserID) Rule {
 	conditions := make([]Condition, len(r.Conditions))
@@ -166,12 +168,20 @@ func (r Rule) of(user matrix.UserID) Rule {
 		if c.self && c.Kind == "event_match" {
 			c.Pattern = (*string)(&user)
 		} else if c.self {
-			c.Value = string(user)
+			c.Value = quoted(string(user))
 		}
 		conditions[i] = c
 	}
 	r.Conditions = conditions
 	return r
+}
+
+func quoted(s string) json.RawMessage {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("push: a string: %v", err)) // marshals always
+	}
+	return raw
 }
 
 // account is the content of m.push_rules, and the answer to a question for all
@@ -180,12 +190,6 @@ type account struct {
 	Global Ruleset `json:"global"`
 }
 
-// AccountData is the content of the user's m.push_rules.
+// AccountData is the m.push_rules of a user who has changed no rule.
 // spec: client-server#push-rules-events
-func AccountData(user matrix.UserID) json.RawMessage {
-	raw, err := json.Marshal(account{Predefined(user)})
-	if err != nil {
-		panic(fmt.Sprintf("push: the predefined rules: %v", err)) // they are constants
-	}
-	return raw
-}
+func AccountData(user matrix.UserID) json.RawMessage { return (&book{}).accountData(user) }

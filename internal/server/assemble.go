@@ -84,7 +84,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if err != nil {
 		return err
 	}
-	rules, err := push.New()
+	rules, err := push.New(push.Deps{DB: s.db, Data: settings{}})
 	if err != nil {
 		return err
 	}

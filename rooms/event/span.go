@@ -87,6 +87,12 @@ func (m *members) more() bool {
 	return true
 }
 
+// Member finds the value of a member of a JSON object that is part of an event's
+// text; nil if it is absent, or obj is none.
+func Member(obj []byte, key string) []byte {
+	return find(obj, key)
+}
+
 // find returns the value of a member of a canonical object, nil if there is none
 // or obj is not an object.
 func find(obj []byte, key string) []byte {
