@@ -68,6 +68,8 @@ type fetched struct {
 	builtOn   map[matrix.EventID]bool      // unknown events that known ones build on
 	awaiting  map[matrix.EventID][]*Stored // redactions by their unknown target
 	chain     nidSet                       // what authorised the room's present state; nil before it is asked for
+	// of rooms with a policy server: what it has signed of what a local user sends
+	signed []*event.Event
 }
 
 // need is an error that asks Update to fetch and call again.
@@ -83,6 +85,9 @@ type need struct {
 	events   []state.EventNID
 	auths    []state.EventNID
 	chain    bool // what authorised the room's present state
+	// of rooms with a policy server
+	sign   *event.Event
+	signer *policy
 }
 
 func (n *need) Error() string { return "rooms: something must be fetched first" }
@@ -176,6 +181,11 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	target, err := b.redactionTarget(p)
 	if err != nil {
 		return nil, err
+	}
+	if by, err := b.policy(); err != nil {
+		return nil, err
+	} else if by != nil && (p.Type != matrix.TypePolicy || p.StateKey == nil || *p.StateKey != "") {
+		return b.appendSigned(p, by)
 	}
 	if len(b.head.extremities) > maxPrevEvents {
 		return b.appendMerging(p)

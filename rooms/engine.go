@@ -49,10 +49,11 @@ type Deps struct {
 	ServerName matrix.ServerName
 	Key        event.SigningKey
 	Now        func() time.Time
-	Rand       io.Reader // of room ids in room versions 1 to 11
-	Log        *slog.Logger
+	Rand       io.Reader    // of room ids in room versions 1 to 11
+	Log        *slog.Logger // nil: slog.Default()
 	Profiles   Profiles
-	RoomsKept  int // how many rooms are kept in memory beyond their use; 0 for a default
+	Policy     PolicySigner // nil: policy servers cannot be asked
+	RoomsKept  int          // how many rooms are kept in memory beyond their use; 0 for a default
 }
 
 // Engine holds every room of the server.
@@ -88,6 +89,9 @@ type roomName struct {
 // New makes the engine and subscribes it to the database's stream; whoever
 // subscribes later finds views up to date.
 func New(d Deps) (*Engine, error) {
+	if d.Log == nil {
+		d.Log = slog.Default()
+	}
 	e := &Engine{
 		Deps: d, keys: newKeyTable(d.DB),
 		claims:   claims{by: map[matrix.EventID]RoomNID{}},
@@ -123,6 +127,10 @@ func New(d Deps) (*Engine, error) {
 		return nil, err
 	}
 	if e.txns, err = newTxnTable(d.DB); err != nil {
+		return nil, err
+	}
+	// Every event asks for this key, so its number must not have to be looked for.
+	if _, err = e.keys.allot(context.Background(), policyStateKey); err != nil {
 		return nil, err
 	}
 	d.DB.Subscribe(e.published)

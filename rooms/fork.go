@@ -8,6 +8,7 @@ import (
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/event"
 	"github.com/teahouse-chat/teahouse/rooms/resolve"
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
@@ -266,7 +267,13 @@ func (b *Builder) appendMerging(p Proto) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.got.ids[ev.ID] = nil // nobody can have it yet
+	return b.bringIn(ev)
+}
+
+// bringIn makes an event of our own, which nobody has yet, part of the room by
+// the way of those of other servers.
+func (b *Builder) bringIn(ev *event.Event) (*Stored, error) {
+	b.got.ids[ev.ID] = nil
 	before, head := *b, b.head.clone()
 	out, err := b.admit(Incoming{Event: ev, Relay: true})
 	switch {

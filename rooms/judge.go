@@ -9,21 +9,29 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
-// judge applies the authorisation rules three times.
+// judge applies the authorisation rules three times, and asks what the room's
+// policy server said.
 func (b *Builder) judge(a *arrival) (Flags, error, error) {
-	flags, rejected, err := b.judgeThen(a)
-	if flags != 0 || err != nil || a.before.state == b.head.state || a.known != nil && b.isState(a.known) {
-		return flags, rejected, err
+	flags, why, err := b.judgeThen(a)
+	if flags != 0 || err != nil || a.known != nil && b.isState(a.known) {
+		return flags, why, err
 	}
-	st, err := b.stateFor(b.head.state, a.ev)
-	if err != nil {
+	if a.before.state != b.head.state {
+		st, err := b.stateFor(b.head.state, a.ev)
+		if err != nil {
+			return 0, nil, err
+		}
+		// spec: server-server#soft-failure
+		if why := auth.Check(a.ev, st); why != nil {
+			return SoftFailed, why, nil
+		}
+	}
+	// spec: server-server#checks-performed-on-receipt-of-a-pdu
+	by, err := b.policy()
+	if err != nil || by.recommends(a.ev) {
 		return 0, nil, err
 	}
-	// spec: server-server#soft-failure
-	if why := auth.Check(a.ev, st); why != nil {
-		return SoftFailed, why, nil
-	}
-	return 0, nil, nil
+	return SoftFailed, errNotRecommended, nil
 }
 
 // judgeThen applies the rules as they were when the event was sent: by its auth

@@ -102,6 +102,8 @@ func (e *Engine) attempt(ctx context.Context, r *Room, sender matrix.UserID, got
 // fetch reads what a builder asked for; no lock is held.
 func (e *Engine) fetch(ctx context.Context, r *Room, got *fetched, n *need) error {
 	switch {
+	case n.sign != nil:
+		return e.sign(ctx, got, n)
 	case n.event != 0:
 		events, err := e.Events(ctx, []state.EventNID{n.event})
 		if err != nil {

@@ -20,6 +20,7 @@ const (
 	TypePinnedEvents      = "m.room.pinned_events"
 	TypeRedaction         = "m.room.redaction"
 	TypeMessage           = "m.room.message"
+	TypePolicy            = "m.room.policy"
 	TypeEncrypted         = "m.room.encrypted"
 	TypeReaction          = "m.reaction"
 	TypeSpaceChild        = "m.space.child"

@@ -11,6 +11,7 @@ import (
 	"github.com/teahouse-chat/teahouse/directory"
 	"github.com/teahouse-chat/teahouse/discovery"
 	"github.com/teahouse-chat/teahouse/encryption"
+	"github.com/teahouse-chat/teahouse/federation/policy"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/metrics"
@@ -40,7 +41,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}
 	if s.rooms, err = rooms.New(rooms.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Key: key, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
-		Profiles: profileSource{people},
+		Profiles: profileSource{people}, Policy: policy.Servers{Asker: s.outside.client},
 	}); err != nil {
 		return err
 	}

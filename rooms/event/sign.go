@@ -27,6 +27,20 @@ func (e *Event) Sign(server matrix.ServerName, key SigningKey) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	return e.withSignatures(json)
+}
+
+// AddSignature returns the event with a signature that another server made, in
+// unpadded base64, unverified; the id stays.
+func (e *Event) AddSignature(server matrix.ServerName, keyID, signature string) (*Event, error) {
+	if len(signature) > base64.RawStdEncoding.EncodedLen(ed25519.SignatureSize) || !isBase64(signature) {
+		return nil, errors.New("event: the signature is not base64")
+	}
+	return e.withSignatures(setSignature(e.JSON, string(server), keyID, []byte(`"`+signature+`"`)))
+}
+
+// withSignatures is the event with other signatures in its JSON.
+func (e *Event) withSignatures(json []byte) (*Event, error) {
 	signed := &Event{Version: e.Version}
 	signed.locate(json)
 	if err := signed.decode(); err != nil {
@@ -37,6 +51,11 @@ func (e *Event) Sign(server matrix.ServerName, key SigningKey) (*Event, error) {
 	}
 	signed.ID, signed.RoomID = e.ID, e.RoomID
 	return signed, nil
+}
+
+func isBase64(text string) bool {
+	_, err := base64.RawStdEncoding.DecodeString(text)
+	return err == nil
 }
 
 // Signers lists the servers whose signatures the event needs. It is empty for an
@@ -162,10 +181,16 @@ func addSignature(obj []byte, signer string, key SigningKey, message []byte) ([]
 	signature = append(signature, '"')
 	signature = base64.RawStdEncoding.AppendEncode(signature, ed25519.Sign(key.Private, message))
 	signature = append(signature, '"')
+	return setSignature(obj, signer, key.ID, signature), nil
+}
+
+// setSignature returns the canonical object obj with the signature, a JSON text,
+// set in its "signatures".
+func setSignature(obj []byte, signer, keyID string, signature []byte) []byte {
 	all := orEmptyObject(find(obj, "signatures"))
-	own := setMember(nil, orEmptyObject(find(all, signer)), key.ID, signature)
+	own := setMember(nil, orEmptyObject(find(all, signer)), keyID, signature)
 	all = setMember(nil, all, signer, own)
-	return setMember(make([]byte, 0, len(obj)+len(all)+16), obj, "signatures", all), nil
+	return setMember(make([]byte, 0, len(obj)+len(all)+16), obj, "signatures", all)
 }
 
 func orEmptyObject(value []byte) []byte {
