@@ -1,12 +1,16 @@
 package rooms_test
 
 import (
+	"maps"
 	"slices"
+	"sync"
 	"testing"
 
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/event"
+	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
 // member is a member event of a user.
@@ -17,17 +21,61 @@ func member(u matrix.UserID, membership string) rooms.Proto {
 // sentTo are the events that a server is sent.
 func (s *server) sentTo(name matrix.ServerName, after int64) (ids []matrix.EventID) {
 	s.t.Helper()
+	n, err := s.CountOutgoing(s.t.Context(), name, after, 1000)
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	for {
-		events, err := s.OutgoingTo(s.t.Context(), name, after, 2)
+		list, err := s.OutgoingTo(s.t.Context(), name, after, 2)
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if len(events) == 0 {
+		if len(list) == 0 {
+			if n != 0 {
+				s.t.Errorf("%s: there should be %d more", name, n)
+			}
 			return ids
 		}
-		for _, st := range events {
-			ids, after = append(ids, st.ID), st.Position
+		for _, d := range list {
+			n--
+			after = d.Position
+			if st := s.departed(d); st.Sender.Server() != name {
+				ids = append(ids, st.ID)
+			}
 		}
+	}
+}
+
+func (s *server) departed(d rooms.Departure) *rooms.Stored {
+	s.t.Helper()
+	events, err := s.Events(s.t.Context(), []state.EventNID{d.NID})
+	if err != nil || events[0].Position != d.Position || !events[0].Outgoing {
+		s.t.Fatalf("%+v is %+v, %v", d, events, err)
+	}
+	return events[0]
+}
+
+// departures listens to what is to be sent to whom.
+func (s *server) departures() func() map[matrix.ServerName][]matrix.EventID {
+	var mu sync.Mutex
+	sent := map[matrix.ServerName][]matrix.EventID{}
+	s.DB.Subscribe(func(b db.Batch) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, change := range b.Changes {
+			if c, ok := change.(*rooms.Committed); ok {
+				for name, events := range c.Departures() {
+					for _, st := range events {
+						sent[name] = append(sent[name], st.ID)
+					}
+				}
+			}
+		}
+	})
+	return func() map[matrix.ServerName][]matrix.EventID {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(sent)
 	}
 }
 
@@ -37,6 +85,7 @@ func TestOutgoing(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			a, b, c := newServer(t, "a", kind), newServer(t, "b", "sqlite"), newServer(t, "c", "sqlite")
+			streamed := a.departures()
 			a.found(lookup(t, "12"))
 			a.say("nobody else is there")
 			if got := a.theRoom().Servers(); len(got) != 0 {
@@ -54,6 +103,11 @@ func TestOutgoing(t *testing.T) {
 			last := a.say("the guest, too").ID
 			toB = append(toB, both, kick, rescinded)
 			toC := []matrix.EventID{both, kick, later}
+			for name, ids := range streamed() {
+				if want := a.sentTo(name, 0); !slices.Equal(ids, want) {
+					t.Errorf("by the stream %s is sent %v, want %v", name, ids, want)
+				}
+			}
 			for range 2 {
 				if got := a.sentTo("b", 0); !slices.Equal(got, toB) {
 					t.Errorf("b is sent %v, want %v", got, toB)
@@ -69,12 +123,13 @@ func TestOutgoing(t *testing.T) {
 					t.Errorf("servers %v", got)
 				}
 				newest, err := a.NewestOutgoing(t.Context(), "b", 0)
-				if err != nil || len(newest) != 1 || newest[0].ID != rescinded {
+				if err != nil || len(newest) != 1 || a.departed(newest[0]).ID != rescinded {
 					t.Errorf("newest %v, %v", newest, err)
 				}
-				all, err := a.OutgoingAfter(t.Context(), 0, 100)
-				if err != nil || len(all) != 7 {
-					t.Errorf("%d outgoing events, %v", len(all), err)
+				for after, want := range map[int64][]matrix.ServerName{0: {"b", "c"}, newest[0].Position: {"c"}, a.DB.Position(): nil} {
+					if to, err := a.DestinationsAfter(t.Context(), after); err != nil || !slices.Equal(to, want) {
+						t.Errorf("events behind %d go to %v, %v", after, to, err)
+					}
 				}
 				with, err := a.RoomsWith(t.Context(), "c")
 				if err != nil || !slices.Equal(with, []rooms.RoomNID{a.theRoom().NID}) {
