@@ -49,6 +49,8 @@ type Builder struct {
 	serverMoves   []serverMove
 	onStored      []func()  // called after the commit
 	known         []*Stored // events that are stored already, and get a place now
+	outside       *Stored   // an event that is stored from outside
+	outsideState  []byte
 }
 
 // fetched is what Update has read from the database for a builder.
@@ -177,6 +179,9 @@ func (b *Builder) Same(p Proto) (*Stored, error) {
 func (b *Builder) Append(p Proto) (*Stored, error) {
 	if p.Sender == "" {
 		p.Sender = b.sender
+	}
+	if b.head.state.Len() == 0 && !b.creating {
+		return nil, errUnknownRoom
 	}
 	target, err := b.redactionTarget(p)
 	if err != nil {
@@ -386,6 +391,9 @@ func (b *Builder) commit(txn *TxnKey) *db.Pending {
 			done.Outgoing = append(done.Outgoing, st)
 		}
 	}
+	if b.outside != nil {
+		done.Events = append(done.Events, b.outside)
+	}
 	extremities, unread := extremityNIDs(h.extremities), h.unread
 	return b.e.DB.SubmitThen(func(tx *db.Tx) error {
 		if h.failed.Load() {
@@ -439,6 +447,11 @@ func (b *Builder) write(tx *db.Tx) error {
 			return err
 		}
 	}
+	if b.outside != nil {
+		if err := b.writeOutside(tx); err != nil {
+			return err
+		}
+	}
 	for _, m := range b.memberChanges {
 		if err := b.writeMembership(tx, m); err != nil {
 			return err
@@ -482,7 +495,13 @@ func (b *Builder) writeMembership(tx *db.Tx, m memberChange) error {
 	if m.event == nil {
 		return tx.Exec(deleteMembership, m.user, b.room.NID)
 	}
-	return tx.Exec(upsertMembership, m.user, b.room.NID, m.membership(), m.event.NID, m.by.Position, b.e.Local(m.user))
+	local := b.e.Local(m.user)
+	if local && m.event.Flags&Outside == 0 {
+		if err := tx.Exec(dropOutside, b.room.NID, m.user); err != nil {
+			return err
+		}
+	}
+	return tx.Exec(upsertMembership, m.user, b.room.NID, m.membership(), m.event.NID, m.by.Position, local)
 }
 
 func (b *Builder) localMemberChanges() []memberChange {
@@ -494,7 +513,7 @@ func extremityNIDs(xs []extremity) []byte {
 	for i, x := range xs {
 		nids[i] = x.nid
 	}
-	return encodeNIDs(nids)
+	return append([]byte{}, encodeNIDs(nids)...) // a room that is known from outside only has none, not NULL
 }
 
 // authState is the handful of state events that authorise an event.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -42,7 +43,7 @@ func (e *Engine) CheckConsistency(ctx context.Context) error {
 	}
 	err := e.DB.View(ctx, func(q db.Querier) error {
 		for _, check := range []func(context.Context, db.Querier) error{
-			c.readRooms, c.readSnapshots, c.readMemberships, c.counts, c.readEvents, c.checkRooms,
+			c.readRooms, c.readSnapshots, c.readMemberships, c.readOutside, c.readServers, c.counts, c.readEvents, c.checkRooms,
 		} {
 			if err := check(ctx, q); err != nil {
 				return err
@@ -71,6 +72,8 @@ type checkedRoom struct {
 	room        roomName
 	extremities []state.EventNID
 	members     map[matrix.UserID]memberRow
+	outside     map[matrix.UserID]bool // those whose membership is stored from outside
+	servers     map[matrix.ServerName]int
 	builtOn     map[matrix.EventID]state.EventNID // what accepted events build on, by whom
 	timeline    []seenEvent
 	held        bool // some events have moved the state without being in the timeline
@@ -111,8 +114,9 @@ func (c *checker) readRooms(ctx context.Context, q db.Querier) error {
 			c.fault("room %s: %v", row.id, err)
 			continue
 		}
-		r := &checkedRoom{roomRow: row, room: name, members: map[matrix.UserID]memberRow{}, builtOn: map[matrix.EventID]state.EventNID{}}
-		if r.extremities, err = decodeNIDs(row.extremities); err != nil || len(r.extremities) == 0 {
+		r := &checkedRoom{roomRow: row, room: name, members: map[matrix.UserID]memberRow{}, builtOn: map[matrix.EventID]state.EventNID{},
+			outside: map[matrix.UserID]bool{}, servers: map[matrix.ServerName]int{}}
+		if r.extremities, err = decodeNIDs(row.extremities); err != nil || (len(r.extremities) == 0) != r.shell() {
 			c.fault("room %s has no forward extremities (%v)", row.id, err)
 		}
 		c.rooms[row.nid] = r
@@ -209,6 +213,9 @@ func (c *checker) checkEvent(st *Stored) {
 	}
 	s := seenEvent{st.NID, st.Position, st.Unread, st.Thread, st.Flags, st.IsState(), st.Snapshot, st.Resolved}
 	c.seen[st.NID], c.ids[st.ID] = s, st.NID
+	if r.shell() {
+		c.fault("room %s is known from outside only, and has the event %s", r.id, st.ID)
+	}
 	if (st.Flags == 0) != (st.Position != 0) {
 		c.fault("event %s has the flags %d and the position %d", st.ID, st.Flags, st.Position)
 	}
@@ -264,6 +271,7 @@ func (c *checker) checkRooms(ctx context.Context, q db.Querier) error {
 		c.checkExtremities(r)
 		c.checkUnread(r)
 		c.checkLine(r)
+		c.checkServers(r)
 		if err := c.checkState(ctx, q, r); err != nil {
 			return err
 		}
@@ -329,6 +337,9 @@ func (c *checker) checkViews() {
 		v := room.View()
 		if v.Snapshot == r.snapshot && (v.Joined != r.joined || v.Invited != r.invited) {
 			c.fault("room %s shows %d joined and %d invited users, and has %d and %d", r.id, v.Joined, v.Invited, r.joined, r.invited)
+		}
+		if v.Snapshot == r.snapshot && !slices.Equal(room.Servers(), slices.Sorted(maps.Keys(r.servers))) {
+			c.fault("room %s shows the servers %v, and has %v", r.id, room.Servers(), r.servers)
 		}
 		if len(r.timeline) == 0 || v.Position != r.timeline[len(r.timeline)-1].position {
 			continue

@@ -51,7 +51,7 @@ func (l *loadedRooms) put(r *Room) {
 	}
 	p := weak.Make(r)
 	l.byID[r.ID], l.byNID[r.NID] = p, p
-	l.use(r)
+	l.kept.Add(r.NID, r)
 }
 
 // sweep forgets the rooms that have been collected.

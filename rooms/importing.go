@@ -18,9 +18,10 @@ import (
 // spec: server-server#joining-rooms
 func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Stored, error) {
 	for {
-		r, err := e.Room(ctx, id)
+		r, err := e.bringIn(ctx, id)
 		if err == nil {
-			return e.importInto(ctx, r, st, chain, join)
+			defer r.intake.Release(1)
+			return e.importInto(ctx, r, v, st, chain, join)
 		}
 		if !matrix.HasCode(err, matrix.CodeNotFound) {
 			return nil, err
@@ -31,7 +32,7 @@ func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.Ro
 		_, err, _ = e.loading.Do("id "+string(id), func() (any, error) {
 			ran = true
 			var room *Room
-			room, joined, err = e.importNew(context.WithoutCancel(ctx), v, id, st, chain, join)
+			room, joined, err = e.importNew(context.WithoutCancel(ctx), RoomNID(e.roomSeq.Next()), v, id, st, chain, join)
 			return room, err
 		})
 		if ran {
@@ -40,12 +41,15 @@ func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.Ro
 	}
 }
 
-// importInto goes on with a room that is known.
-func (e *Engine) importInto(ctx context.Context, r *Room, st, chain []*event.Event, join *event.Event) (*Stored, error) {
-	if err := r.intake.Acquire(ctx, 1); err != nil {
-		return nil, err
+// importInto goes on with a room that is known, whose intake is held. One that is
+// known from outside only may have been given a wrong version by whoever told of
+// it: it is made anew.
+func (e *Engine) importInto(ctx context.Context, r *Room, v *event.Version, st, chain []*event.Event, join *event.Event) (*Stored, error) {
+	if r.Shell() {
+		_, joined, err := e.importNew(ctx, r.NID, v, r.ID, st, chain, join)
+		r.replaced = err == nil
+		return joined, err
 	}
-	defer r.intake.Release(1)
 	if _, err := e.storeOutliers(ctx, r, slices.Concat(chain, st)); err != nil {
 		return nil, err
 	}
@@ -61,8 +65,8 @@ func (e *Engine) importInto(ctx context.Context, r *Room, st, chain []*event.Eve
 }
 
 // importNew makes a room.
-func (e *Engine) importNew(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Room, *Stored, error) {
-	r := newRoom(RoomNID(e.roomSeq.Next()), id, v)
+func (e *Engine) importNew(ctx context.Context, nid RoomNID, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Room, *Stored, error) {
+	r := newRoom(nid, id, v)
 	in := &intake{
 		e: e, room: r, got: newFetched(), events: []Incoming{{Event: join, State: idsOf(st)}},
 		replace: true, creating: true,

@@ -31,11 +31,8 @@ type outliers struct {
 // the room's history, so that other events can refer to them. They may come in
 // any order. The outcomes are in the order of the events.
 func (e *Engine) StoreOutliers(ctx context.Context, id matrix.RoomID, events []*event.Event) ([]Outcome, error) {
-	r, err := e.Room(ctx, id)
+	r, err := e.bringInside(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	if err := r.intake.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer r.intake.Release(1)

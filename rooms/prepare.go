@@ -64,6 +64,9 @@ func (e *Engine) tryPrepare(ctx context.Context, r *Room, p Proto, got *fetched,
 	if r.head.failed.Load() {
 		return d, nil, errHeadFailed
 	}
+	if r.head.state.Len() == 0 {
+		return d, nil, errUnknownRoom
+	}
 	b := &Builder{e: e, room: r, head: r.head.clone(), got: got, hurried: hurried}
 	prevs, before, err := b.footing()
 	if err != nil {

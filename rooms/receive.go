@@ -50,11 +50,8 @@ const hurry = 3
 // neighbours, save those that depend on it. An error is the server's own.
 // spec: server-server#checks-performed-on-receipt-of-a-pdu
 func (e *Engine) Receive(ctx context.Context, id matrix.RoomID, events []Incoming) ([]Outcome, error) {
-	r, err := e.Room(ctx, id)
+	r, err := e.bringInside(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	if err := r.intake.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer r.intake.Release(1)

@@ -24,7 +24,9 @@ type Room struct {
 
 	intake *semaphore.Weighted // held by whoever brings in events of other servers, before and beside turn
 	turn   *semaphore.Weighted // first in, first out
-	head   *head               // guarded by turn
+	// replaced tells that the room is another *Room now; guarded by intake.
+	replaced bool
+	head     *head // guarded by turn
 
 	view atomic.Pointer[View]
 
@@ -148,7 +150,7 @@ func (r *Room) publish(c *Committed) {
 	old := r.View()
 	v := *old
 	for _, st := range c.Events {
-		if st.Position <= 0 {
+		if st.Position <= 0 || st.Flags&Outside != 0 {
 			continue
 		}
 		if st.Served() {

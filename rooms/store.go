@@ -126,11 +126,27 @@ INSERT INTO room_servers (room_nid, server, members, since, until)
 	SELECT room_nid, SUBSTR(user_id, {instr}(user_id, ':') + 1), COUNT(*), MIN(position), 0 FROM memberships
 	WHERE local = 0 AND membership = 'join' AND user_id LIKE '%:_%'
 	GROUP BY room_nid, SUBSTR(user_id, {instr}(user_id, ':') + 1);
+`, `
+CREATE TABLE outside (
+	event_nid INTEGER PRIMARY KEY,
+	event_id  TEXT NOT NULL,
+	room_nid  INTEGER NOT NULL,
+	version   TEXT NOT NULL,
+	user_id   TEXT NOT NULL,
+	position  INTEGER NOT NULL,
+	replaces  INTEGER NOT NULL,
+	json      {blob} NOT NULL,
+	stripped  {blob}
+);
+CREATE INDEX outside_user ON outside (room_nid, user_id);
 `)
 
 var (
+	// A room that was known from outside only is made anew.
 	insertRoom = db.SQL(`INSERT INTO rooms (room_nid, room_id, version, snapshot, extremities, joined, invited, unread)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (room_nid) DO UPDATE SET version = excluded.version, snapshot = excluded.snapshot,
+			extremities = excluded.extremities, joined = excluded.joined, invited = excluded.invited, unread = excluded.unread`)
 	updateRoom = db.SQL(`UPDATE rooms SET snapshot = $1, extremities = $2, joined = $3, invited = $4, unread = $5
 		WHERE room_nid = $6`)
 	roomByID  = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread FROM rooms WHERE room_id = $1`)

@@ -33,6 +33,9 @@ const (
 	// clients do not see them before they have an effect.
 	// spec: rooms/v3#handling-redactions
 	Held
+	// Outside events are memberships of local users in rooms that nobody of this
+	// server is in. They are no part of the room here.
+	Outside
 )
 
 // Stored is an event with what the server knows of it beside its text. It is
@@ -58,7 +61,7 @@ type Stored struct {
 }
 
 // Served tells whether clients and other servers may ever be shown the event.
-func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed|Held) == 0 }
+func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed|Held|Outside) == 0 }
 
 // Relation is what an event says it relates to.
 // spec: client-server#forming-relationships-between-events

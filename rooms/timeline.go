@@ -118,6 +118,15 @@ func (e *Engine) Events(ctx context.Context, nids []state.EventNID) ([]*Stored, 
 	for _, st := range read {
 		byNID[st.NID] = e.remember(st)
 	}
+	if missing = slices.DeleteFunc(missing, func(n state.EventNID) bool { return byNID[n] != nil }); len(missing) > 0 {
+		outside, err := e.outsideEvents(ctx, missing)
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range outside {
+			byNID[st.NID] = e.remember(st)
+		}
+	}
 	for i, n := range nids {
 		if events[i] == nil {
 			if events[i] = byNID[n]; events[i] == nil {

@@ -25,11 +25,7 @@ func (a *answer) stripped(list []roomDelta, name string) error {
 		if _, ignored := a.q.window.ignored[member[0].Sender]; ignored || !a.q.filter.Room.takesRoom(rd.RoomID) {
 			continue
 		}
-		m, err := a.s.stateAt(a.ctx, rd.room, rd.view, rd.Position)
-		if err != nil {
-			return err
-		}
-		events, err := a.s.Rooms.Stripped(a.ctx, m, member[0])
+		events, err := a.glimpse(rd, member[0])
 		if err != nil {
 			return err
 		}
@@ -41,6 +37,23 @@ func (a *answer) stripped(list []roomDelta, name string) error {
 		a.any = true
 	}
 	return nil
+}
+
+// glimpse is what a user who is not in the room is shown of it: what the server
+// that told of their membership has sent along, or the state that is known here.
+func (a *answer) glimpse(rd *roomDelta, member *rooms.Stored) ([]json.RawMessage, error) {
+	told, err := a.s.Rooms.OutsideState(a.ctx, member)
+	if err != nil {
+		return nil, err
+	}
+	if told != nil {
+		return append(told, rooms.StrippedEvent(member)), nil
+	}
+	m, err := a.s.stateAt(a.ctx, rd.room, rd.view, rd.Position)
+	if err != nil {
+		return nil, err
+	}
+	return a.s.Rooms.Stripped(a.ctx, m, member)
 }
 
 // capped leaves out the events that would make the list too large. The user's
