@@ -72,29 +72,42 @@ func (p *Peer) Join(via matrix.ServerName, room matrix.RoomID, user matrix.UserI
 // TryJoin makes the join event of a make_join, to be sent or not.
 func (p *Peer) TryJoin(via matrix.ServerName, room matrix.RoomID, user matrix.UserID) (*PeerRoom, *event.Event) {
 	p.t.Helper()
+	return p.Try(via, room, user, matrix.MembershipJoin)
+}
+
+// Try makes the member event of a make_join, make_leave or make_knock, to be sent
+// or not.
+func (p *Peer) Try(via matrix.ServerName, room matrix.RoomID, user matrix.UserID, membership string) (*PeerRoom, *event.Event) {
+	p.t.Helper()
 	known := url.Values{}
 	for _, v := range event.Versions() {
 		known.Add("ver", v.ID)
 	}
-	status, answer := p.Ask(p.t.Context(), via, "GET", "/_matrix/federation/v1/make_join"+Path(room, user)+"?"+known.Encode(), nil)
+	status, answer := p.Ask(p.t.Context(), via, "GET", "/_matrix/federation/v1/make_"+membership+Path(room, user)+"?"+known.Encode(), nil)
 	if status != 200 {
-		p.t.Fatalf("testrig: make_join of %s: %d %v", room, status, answer)
+		p.t.Fatalf("testrig: make_%s of %s: %d %v", membership, room, status, answer)
 	}
 	v, ok := event.Lookup(answer["room_version"].(string))
 	if !ok {
-		p.t.Fatalf("testrig: make_join answers with room version %v", answer["room_version"])
+		p.t.Fatalf("testrig: make_%s answers with room version %v", membership, answer["room_version"])
 	}
 	r := &PeerRoom{ID: room, Version: v, State: map[auth.Key]*event.Event{}, peer: p}
-	return r, r.sign(answer["event"].(JSON))
+	raw, err := json.Marshal(answer["event"])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return r, r.Build(r.draft(raw))
 }
 
-// sign makes an event of a template.
-func (r *PeerRoom) sign(template JSON) *event.Event {
+// Like is the draft that an event was made of, to be changed and built.
+func (r *PeerRoom) Like(ev *event.Event) event.Draft {
 	r.peer.t.Helper()
-	raw, err := json.Marshal(template)
-	if err != nil {
-		r.peer.t.Fatal(err)
-	}
+	return r.draft(ev.JSON)
+}
+
+// draft reads a template, or an event.
+func (r *PeerRoom) draft(raw []byte) event.Draft {
+	r.peer.t.Helper()
 	var t struct {
 		Sender   matrix.UserID     `json:"sender"`
 		Type     string            `json:"type"`
@@ -107,11 +120,10 @@ func (r *PeerRoom) sign(template JSON) *event.Event {
 	if err := json.Unmarshal(raw, &t); err != nil {
 		r.peer.t.Fatal(err)
 	}
-	d := event.Draft{
+	return event.Draft{
 		RoomID: r.ID, Type: t.Type, StateKey: t.StateKey, Sender: t.Sender, Content: t.Content, Depth: t.Depth,
 		OriginServerTS: time.Now().UnixMilli(), PrevEvents: refs(r.peer.t, t.Prev), AuthEvents: refs(r.peer.t, t.Auth),
 	}
-	return r.Build(d)
 }
 
 // refs reads references of either form.

@@ -33,6 +33,7 @@ type Aliases interface {
 type Deps struct {
 	Engine         *rooms.Engine
 	Aliases        Aliases
+	Remote         Remote // nil: there is no federation
 	DefaultVersion string // room version of new rooms
 	Log            *slog.Logger
 }

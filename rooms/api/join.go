@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -17,11 +18,11 @@ type roomAnswer struct {
 // join joins a room by id or alias.
 // spec: client-server#post_matrixclientv3joinroomidoralias
 func (a *API) join(ctx context.Context, c *httpx.Caller, q *joinRequest) (*roomAnswer, error) {
-	id, err := a.room(ctx, q.Target)
+	id, via, err := a.room(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	return a.joinRoom(ctx, c, id, q)
+	return a.joinRoom(ctx, c, id, via, q)
 }
 
 // joinByID joins a room by id.
@@ -31,48 +32,96 @@ func (a *API) joinByID(ctx context.Context, c *httpx.Caller, q *joinRequest) (*r
 	if err != nil {
 		return nil, err
 	}
-	return a.joinRoom(ctx, c, id, q)
+	return a.joinRoom(ctx, c, id, q.via(), q)
 }
 
-func (a *API) joinRoom(ctx context.Context, c *httpx.Caller, id matrix.RoomID, q *joinRequest) (*roomAnswer, error) {
-	r, err := a.Engine.Room(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if c.Guest {
-		if err := a.guestsMayJoin(ctx, r); err != nil {
-			return nil, err
-		}
-	}
+func (a *API) joinRoom(ctx context.Context, c *httpx.Caller, id matrix.RoomID, via []matrix.ServerName, q *joinRequest) (*roomAnswer, error) {
 	reason, err := q.reason()
 	if err != nil {
 		return nil, err
 	}
-	content := memberContent{Membership: matrix.MembershipJoin, Reason: reason}
-	own, err := a.Engine.Membership(ctx, r, c.User)
+	err = a.enter(ctx, c, id, via, q, reason)
+	if errors.Is(err, ErrHere) {
+		err = a.enter(ctx, c, id, via, q, reason)
+	}
 	if err != nil {
 		return nil, err
 	}
+	return &roomAnswer{id}, nil
+}
+
+// enter makes the caller a member of a room, be it here or at another server.
+func (a *API) enter(ctx context.Context, c *httpx.Caller, id matrix.RoomID, via []matrix.ServerName, q *joinRequest, reason string) error {
+	content := memberContent{Membership: matrix.MembershipJoin, Reason: reason}
+	r, elsewhere, err := a.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if elsewhere {
+		if c.Guest {
+			return matrix.NewError(403, matrix.CodeGuestAccessForbidden, "Guests may not join rooms of other servers")
+		}
+		return a.enterElsewhere(ctx, c.User, id, via, q, content, false)
+	}
+	if c.Guest {
+		if err := a.guestsMayJoin(ctx, r); err != nil {
+			return err
+		}
+	}
+	own, err := a.Engine.Membership(ctx, r, c.User)
+	if err != nil {
+		return err
+	}
 	switch own.Membership {
 	case matrix.MembershipJoin:
-		return &roomAnswer{id}, nil
+		return nil
 	case matrix.MembershipInvite:
 	default:
-		if content.AuthorisedBy, err = a.authorise(ctx, r, c.User); err != nil {
-			return nil, err
+		content.AuthorisedBy, err = a.Engine.Authoriser(ctx, r, c.User)
+		if matrix.HasCode(err, matrix.CodeUnableToGrantJoin) && a.Remote != nil && len(r.Servers()) > 0 {
+			return a.enterElsewhere(ctx, c.User, id, via, q, content, true)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	p, err := a.member(ctx, c.User, content)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if p, err = q.withExtras(p); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := a.Engine.Send(ctx, id, c.User, p, nil); err != nil {
-		return nil, err
+	_, err = a.Engine.Send(ctx, id, c.User, p, nil)
+	return err
+}
+
+// find finds a room, and tells whether only other servers know what goes on in
+// it: no local user is there. The room is nil if this server does not know it.
+func (a *API) find(ctx context.Context, id matrix.RoomID) (r *rooms.Room, elsewhere bool, err error) {
+	r, err = a.Engine.Room(ctx, id)
+	switch {
+	case a.Remote == nil:
+		return r, false, err
+	case matrix.HasCode(err, matrix.CodeNotFound):
+		return nil, true, nil
+	case err != nil:
+		return nil, false, err
 	}
-	return &roomAnswer{id}, nil
+	return r, r.LocalMemberCount() == 0 && (r.Shell() || len(r.Servers()) > 0), nil
+}
+
+// enterElsewhere has another server let the user in. here tells that local users
+// are in the room, but cannot let them in.
+func (a *API) enterElsewhere(ctx context.Context, u matrix.UserID, id matrix.RoomID, via []matrix.ServerName, q *joinRequest, content memberContent, here bool) error {
+	p, err := a.member(ctx, u, content)
+	if err != nil {
+		return err
+	}
+	if p, err = q.withExtras(p); err != nil {
+		return err
+	}
+	return a.Remote.Join(ctx, Entry{Room: id, User: u, Via: via, Content: p.Content, Here: here})
 }
 
 // guestsMayJoin checks m.room.guest_access.
@@ -94,46 +143,6 @@ func (a *API) guestsMayJoin(ctx context.Context, r *rooms.Room) error {
 	return nil
 }
 
-// authorise finds, for a room whose join rule is restricted, the local user by
-// whose power to invite someone may join who is a member of one of the allowed
-// rooms; "" where the join rule asks for no such user.
-// spec: client-server#restricted-rooms
-func (a *API) authorise(ctx context.Context, r *rooms.Room, u matrix.UserID) (matrix.UserID, error) {
-	m := r.View().State
-	st, err := a.Engine.StateEvent(ctx, m, matrix.TypeJoinRules, "")
-	if err != nil || st == nil {
-		return "", err
-	}
-	var rules struct {
-		JoinRule string `json:"join_rule"`
-	}
-	if json.Unmarshal(st.Content, &rules) != nil {
-		return "", nil
-	}
-	switch {
-	case rules.JoinRule == matrix.JoinRestricted && r.Version.RestrictedJoins:
-	case rules.JoinRule == matrix.JoinKnockRestricted && r.Version.KnockRestricted:
-	default:
-		return "", nil
-	}
-	if ok, err := a.Engine.InAllowedRoom(ctx, r, u); err != nil {
-		return "", err
-	} else if !ok {
-		return "", matrix.Forbidden("Only members of certain other rooms may join this one; you are in none of them")
-	}
-	levels, err := a.levels(ctx, r)
-	if err != nil {
-		return "", err
-	}
-	for _, member := range r.LocalMembers() {
-		if levels.User(member) >= levels.Invite {
-			return member, nil
-		}
-	}
-	return "", matrix.NewError(400, matrix.CodeUnableToGrantJoin,
-		"No user of this server who is in the room may invite; ask a server that has one")
-}
-
 // levels reads the room's power levels.
 func (a *API) levels(ctx context.Context, r *rooms.Room) (*auth.PowerLevels, error) {
 	return a.Engine.Levels(ctx, r.View().State)
@@ -142,7 +151,7 @@ func (a *API) levels(ctx context.Context, r *rooms.Room) (*auth.PowerLevels, err
 // knock asks to be let into a room.
 // spec: client-server#post_matrixclientv3knockroomidoralias
 func (a *API) knock(ctx context.Context, c *httpx.Caller, q *joinRequest) (*roomAnswer, error) {
-	id, err := a.room(ctx, q.Target)
+	id, via, err := a.room(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +163,15 @@ func (a *API) knock(ctx context.Context, c *httpx.Caller, q *joinRequest) (*room
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.Engine.Send(ctx, id, c.User, p, nil); err != nil {
+	_, elsewhere, err := a.find(ctx, id)
+	switch {
+	case err != nil:
+	case elsewhere:
+		err = a.Remote.Knock(ctx, Entry{Room: id, User: c.User, Via: via, Content: p.Content})
+	default:
+		_, err = a.Engine.Send(ctx, id, c.User, p, nil)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &roomAnswer{id}, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -77,12 +78,12 @@ func (a *API) invite(ctx context.Context, c *httpx.Caller, q *inviteRequest) (*e
 	if err := q.check(); err != nil {
 		return nil, err
 	}
-	if err := a.reachable(q.UserID); err != nil {
-		return nil, err
-	}
 	p, err := a.member(ctx, q.UserID, memberContent{Membership: matrix.MembershipInvite, Reason: q.Reason})
 	if err != nil {
 		return nil, err
+	}
+	if !a.Engine.Local(q.UserID) {
+		return nil, a.inviteOther(ctx, q.RoomID, c.User, p)
 	}
 	_, err = a.Engine.Update(ctx, q.RoomID, c.User, func(b *rooms.Builder) error {
 		_, err := b.Append(p)
@@ -90,6 +91,22 @@ func (a *API) invite(ctx context.Context, c *httpx.Caller, q *inviteRequest) (*e
 	})
 	return nil, err
 }
+
+// inviteOther invites a user of another server.
+func (a *API) inviteOther(ctx context.Context, id matrix.RoomID, sender matrix.UserID, p rooms.Proto) error {
+	r, err := a.Engine.Room(ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.Remote == nil {
+		return errAlone
+	}
+	return a.Remote.Invite(ctx, r, sender, p)
+}
+
+// errAlone answers invitations of users of other servers where there is no
+// federation.
+var errAlone = matrix.Forbidden("This server does not federate; only its own users can be invited")
 
 type inviteRequest struct {
 	targetRequest
@@ -101,14 +118,6 @@ type inviteRequest struct {
 // need an identity server.
 var errThreepid = matrix.NewError(403, matrix.CodeThreepidDenied,
 	"This server has no identity server; invite by user id")
-
-// reachable tells whether the server can send a user an invitation.
-func (a *API) reachable(u matrix.UserID) error {
-	if a.Engine.Local(u) {
-		return nil
-	}
-	return matrix.Forbidden("This server does not federate; only its own users can be invited")
-}
 
 // leave ends a membership, an invitation or a knock.
 // spec: client-server#post_matrixclientv3roomsroomidleave
@@ -127,10 +136,19 @@ func (a *API) leave(ctx context.Context, c *httpx.Caller, q *reasonRequest) (*em
 	return nil, a.leaveRoom(ctx, q.RoomID, c.User, q.Reason)
 }
 
+// leaveRoom takes a user out of a room, or has another server do so for who was
+// only invited there.
 func (a *API) leaveRoom(ctx context.Context, id matrix.RoomID, u matrix.UserID, reason string) error {
 	p, err := memberProto(u, memberContent{Membership: matrix.MembershipLeave, Reason: reason})
 	if err != nil {
 		return err
+	}
+	r, elsewhere, err := a.find(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case r != nil && elsewhere:
+		return a.Remote.Leave(ctx, r, u, p.Content)
 	}
 	_, err = a.Engine.Send(ctx, id, u, p, nil)
 	return err
@@ -322,15 +340,20 @@ func (q *joinRequest) withExtras(p rooms.Proto) (rooms.Proto, error) {
 	return p, nil
 }
 
-// room finds the room that a request names by id or alias.
-func (a *API) room(ctx context.Context, target string) (matrix.RoomID, error) {
-	if !strings.HasPrefix(target, "#") {
-		return matrix.ParseRoomID(target)
+// via lists the servers that a client names as being in the room.
+func (q *joinRequest) via() []matrix.ServerName { return slices.Concat(q.Via, q.ServerName) }
+
+// room finds the room that a request names by id or alias, and the servers that
+// may be in it.
+func (a *API) room(ctx context.Context, q *joinRequest) (matrix.RoomID, []matrix.ServerName, error) {
+	if !strings.HasPrefix(q.Target, "#") {
+		id, err := matrix.ParseRoomID(q.Target)
+		return id, q.via(), err
 	}
-	alias, err := matrix.ParseRoomAlias(target)
+	alias, err := matrix.ParseRoomAlias(q.Target)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	id, _, err := a.Aliases.Resolve(ctx, alias)
-	return id, err
+	id, servers, err := a.Aliases.Resolve(ctx, alias)
+	return id, append(q.via(), servers...), err
 }
