@@ -46,8 +46,9 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}})
+	s.federate(users)
 	roomAPI, err := api.New(api.Deps{
-		Engine: s.rooms, Aliases: aliases, DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
+		Engine: s.rooms, Aliases: aliases, Remote: s.outside.remote(), DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
 	})
 	if err != nil {
 		return err

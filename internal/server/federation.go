@@ -10,12 +10,14 @@ import (
 
 	"github.com/teahouse-chat/teahouse/federation/checkup"
 	"github.com/teahouse-chat/teahouse/federation/discovery"
+	"github.com/teahouse-chat/teahouse/federation/joining"
 	"github.com/teahouse-chat/teahouse/federation/keys"
 	"github.com/teahouse-chat/teahouse/federation/transport"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/dialer"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/api"
 )
 
 // reach is how other servers are found and connected to.
@@ -65,9 +67,10 @@ func Checkup(ctx context.Context, cfg *config.Config, deps Deps, name matrix.Ser
 // outside is what talks to other servers, and recognises them.
 type outside struct {
 	*reach
-	client *transport.Client
-	ring   *keys.Ring
-	auth   *transport.Authenticator
+	client  *transport.Client
+	ring    *keys.Ring
+	auth    *transport.Authenticator
+	joining *joining.Joining // nil: there is no federation
 }
 
 // connect makes what the parts of federation share.
@@ -94,18 +97,48 @@ func (s *Server) connect(file keys.File) (*outside, error) {
 	return o, nil
 }
 
+// federate makes the parts of federation that need rooms.
+func (s *Server) federate(users *users) {
+	if !s.cfg.Federation.Enabled {
+		return
+	}
+	o := s.outside
+	o.joining = joining.New(joining.Deps{
+		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Seen: o.seen,
+		Now: s.deps.Now, Log: s.deps.Log,
+	})
+}
+
+// remote reaches rooms on other servers; nil if there are none.
+func (o *outside) remote() api.Remote {
+	if o.joining == nil {
+		return nil
+	}
+	return o.joining
+}
+
+// run goes on with what was left over when the server stopped last.
+func (o *outside) run(ctx context.Context) {
+	if o.joining != nil {
+		o.joining.Run(ctx)
+	}
+}
+
 // seen notes that another server has shown that it is there.
 func (o *outside) seen(server matrix.ServerName) { o.ring.Retry(server) }
 
 // close ends what runs in the background, before the database is closed.
 func (o *outside) close() {
+	if o.joining != nil {
+		o.joining.Close()
+	}
 	o.ring.Close()
 	o.client.Close()
 }
 
 // routes are what other servers ask.
 func (o *outside) routes(version string) []httpx.Route {
-	return []httpx.Route{transport.VersionRoute("Teahouse", version)}
+	return append([]httpx.Route{transport.VersionRoute("Teahouse", version)}, o.joining.Routes()...)
 }
 
 func authorities(file string) (*x509.CertPool, error) {

@@ -127,6 +127,7 @@ func (d *Deps) registerer() prometheus.Registerer {
 // start runs what has to happen beside requests.
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
+	s.worker.Go(func() { s.outside.run(ctx) })
 	s.worker.Go(func() {
 		if err := s.encryption.Resume(ctx); err != nil && ctx.Err() == nil {
 			s.deps.Log.Error("keys of removed devices could not be deleted; the next start tries again", "error", err)
