@@ -44,6 +44,7 @@ func (e *Engine) CheckConsistency(ctx context.Context) error {
 	err := e.DB.View(ctx, func(q db.Querier) error {
 		for _, check := range []func(context.Context, db.Querier) error{
 			c.readRooms, c.readSnapshots, c.readMemberships, c.readOutside, c.readServers, c.counts, c.readEvents, c.checkRooms,
+			c.checkGaps, c.checkAwaited, c.checkThreads,
 		} {
 			if err := check(ctx, q); err != nil {
 				return err
@@ -65,6 +66,7 @@ type checker struct {
 	ids    map[matrix.EventID]state.EventNID
 	layers map[SnapshotNID]state.Layer
 	faults []error
+	all    bool // every event was looked at
 }
 
 type checkedRoom struct {
@@ -77,11 +79,20 @@ type checkedRoom struct {
 	builtOn     map[matrix.EventID]state.EventNID // what accepted events build on, by whom
 	timeline    []seenEvent
 	held        bool // some events have moved the state without being in the timeline
+	gaps        map[gap]bool
+	replies     map[matrix.EventID]int64 // by thread
+}
+
+// gap is an event that is not here and one that builds on it.
+type gap struct {
+	missing matrix.EventID
+	by      state.EventNID
 }
 
 // seenEvent is what is kept of an event that was looked at.
 type seenEvent struct {
 	nid      state.EventNID
+	room     RoomNID
 	position int64
 	unread   int64
 	thread   matrix.EventID
@@ -115,7 +126,7 @@ func (c *checker) readRooms(ctx context.Context, q db.Querier) error {
 			continue
 		}
 		r := &checkedRoom{roomRow: row, room: name, members: map[matrix.UserID]memberRow{}, builtOn: map[matrix.EventID]state.EventNID{},
-			outside: map[matrix.UserID]bool{}, servers: map[matrix.ServerName]int{}}
+			outside: map[matrix.UserID]bool{}, servers: map[matrix.ServerName]int{}, gaps: map[gap]bool{}, replies: map[matrix.EventID]int64{}}
 		if r.extremities, err = decodeNIDs(row.extremities); err != nil || (len(r.extremities) == 0) != r.shell() {
 			c.fault("room %s has no forward extremities (%v)", row.id, err)
 		}
@@ -199,6 +210,7 @@ func (c *checker) readEvents(ctx context.Context, q db.Querier) error {
 			from = st.NID
 		}
 		if len(events) < checkedPage {
+			c.all = true
 			break
 		}
 	}
@@ -211,7 +223,7 @@ func (c *checker) checkEvent(st *Stored) {
 		c.fault("event %s is of room %d, which does not exist", st.ID, st.Room)
 		return
 	}
-	s := seenEvent{st.NID, st.Position, st.Unread, st.Thread, st.Flags, st.IsState(), st.Snapshot, st.Resolved}
+	s := seenEvent{st.NID, st.Room, st.Position, st.Unread, st.Thread, st.Flags, st.IsState(), st.Snapshot, st.Resolved}
 	c.seen[st.NID], c.ids[st.ID] = s, st.NID
 	if r.shell() {
 		c.fault("room %s is known from outside only, and has the event %s", r.id, st.ID)
@@ -230,14 +242,21 @@ func (c *checker) checkEvent(st *Stored) {
 	if st.IsState() && len(st.Auth) != 0 && len(st.Auth) != len(st.AuthEvents) {
 		c.fault("event %s has %d auth events, not %d", st.ID, len(st.Auth), len(st.AuthEvents))
 	}
-	r.held = r.held || st.Flags&Held != 0
+	// A redaction that had to wait for something of the past is shown there.
+	r.held = r.held || st.Flags&Held != 0 || st.Position < 0 && st.Type == matrix.TypeRedaction
 	if st.Position > 0 {
 		r.timeline = append(r.timeline, s)
 	}
 	if st.Flags&(Rejected|SoftFailed|Outlier) == 0 {
 		for _, id := range st.PrevEvents {
-			r.builtOn[id] = st.NID
+			if st.Position >= 0 { // what fills a gap leaves the extremities alone
+				r.builtOn[id] = st.NID
+			}
+			r.gaps[gap{id, st.NID}] = true
 		}
+	}
+	if st.Thread != "" && st.Position != 0 && st.RedactedBy == 0 {
+		r.replies[st.Thread]++
 	}
 }
 

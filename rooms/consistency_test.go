@@ -6,6 +6,8 @@ import (
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
 // Damages, and a word of what the check must say of them. A room's newest event
@@ -39,6 +41,13 @@ var damages = map[string]struct {
 	"text gone":            {db.SQL(`DELETE FROM event_json WHERE event_nid = (SELECT MAX(event_nid) FROM events)`), "no text"},
 	"text of another":      {db.SQL(`UPDATE event_json SET json = (SELECT json FROM event_json WHERE event_nid = (SELECT MAX(event_nid) FROM events)) WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE key_nid = 0)`), "not its own"},
 	"auth event newer":     {db.SQL(`UPDATE events SET auth = (SELECT extremities FROM rooms) WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE key_nid <> 0)`), "not older"},
+	"gap not listed":       {db.SQL(`DELETE FROM backward`), "does not go on at"},
+	"gap that is none":     {db.SQL(`INSERT INTO backward (prev, event_nid, room_nid) SELECT event_id, event_nid, room_nid FROM events WHERE event_nid = (SELECT MAX(event_nid) FROM events)`), "which is here"},
+	"gap of no room":       {db.SQL(`UPDATE backward SET room_nid = 999`), "which does not exist, goes on at"},
+	"awaited by none":      {db.SQL(`INSERT INTO awaited (target, event_nid) VALUES ('$x', 999998)`), "is not there"},
+	"awaited by others":    {db.SQL(`INSERT INTO awaited (target, event_nid) SELECT '$x', MAX(event_nid) FROM events`), "waits for what it redacts"},
+	"replies miscounted":   {db.SQL(`UPDATE threads SET replies = replies + 1`), "replies, and counts"},
+	"thread gone":          {db.SQL(`DELETE FROM threads`), "is not kept"},
 	"auth events gone":     {db.SQL(`UPDATE events SET auth = (SELECT auth FROM events WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE auth IS NOT NULL)) WHERE event_nid = (SELECT MAX(event_nid) FROM events WHERE key_nid <> 0)`), "auth events"},
 }
 
@@ -54,6 +63,12 @@ func TestDamagesAreNamed(t *testing.T) {
 			a.send(stateProto(matrix.TypeTopic, "", `{"topic":"x"}`))
 			a.accept(b.say("hello from b"))
 			a.send(stateProto(matrix.TypeMember, "@guest:b", `{"membership":"invite"}`))
+			a.send(rooms.Proto{Type: matrix.TypeMessage, Content: []byte(`{"body":"x","m.relates_to":{"rel_type":"m.thread","event_id":"$root"}}`)})
+			gap := a.extremities()[0].ID
+			said := b.forge(draft{sender: b.user, typ: matrix.TypeMessage, content: `{}`, prev: []event.Ref{{ID: "$gone"}}, from: current(a.events()), depth: 20})
+			if _, err := a.Receive(t.Context(), a.room, []rooms.Incoming{{Event: said, State: a.stateIDs(a, gap)}}); err != nil {
+				t.Fatal(err)
+			}
 			a.say("last")
 			if err := a.CheckConsistency(t.Context()); err != nil {
 				t.Fatal(err)

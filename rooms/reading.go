@@ -37,12 +37,12 @@ func (e *Engine) Access(ctx context.Context, r *Room, u matrix.UserID) (Access, 
 		return Access{World: true, Until: maxPosition}, nil
 	}
 	if m.Membership != "" && !m.Forgotten {
-		left, err := e.leftAt(ctx, m)
+		p, err := e.partingOf(ctx, m)
 		if err != nil {
 			return Access{}, err
 		}
-		if left != minPosition {
-			return Access{Until: left}, nil
+		if p.left != minPosition {
+			return Access{Until: p.left}, nil
 		}
 	}
 	return Access{}, matrix.Forbidden("You are not a member of the room and its history is not open to everyone")

@@ -284,7 +284,7 @@ func linkStored(tx *db.Tx, st *Stored) error {
 			return err
 		}
 	}
-	if st.Thread == "" || st.Position == 0 || !st.Served() {
+	if st.Thread == "" || st.Position == 0 || !st.Served() || st.RedactedBy != 0 {
 		return nil
 	}
 	if st.Position < 0 {

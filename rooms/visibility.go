@@ -19,11 +19,20 @@ type visibilities struct {
 	keys       [2]state.KeyNID // history visibility, the user's membership
 	bySnapshot map[SnapshotNID]moment
 	own        Membership
-	left       int64 // position up to which a user who left may see shared history; maxPosition for a joined one
+	parting    // of a user who is not joined
 }
 
 // moment is what decides on an event: the state at it.
-type moment struct{ visibility, membership string }
+type moment struct {
+	visibility, membership string
+	member                 state.EventNID // what gives the membership; 0 for none
+}
+
+// parting is how far a user who was joined sees shared history.
+type parting struct {
+	left int64            // position at which they ceased to be joined; minPosition if they never were, maxPosition if they are
+	gone []state.EventNID // the member events since
+}
 
 // Visible filters events down to those that the user may see.
 // spec: client-server#server-behaviour-5
@@ -53,7 +62,7 @@ func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*v
 	if err != nil {
 		return nil, err
 	}
-	v := &visibilities{e: e, user: u, keys: [2]state.KeyNID(keys), bySnapshot: map[SnapshotNID]moment{}, left: minPosition}
+	v := &visibilities{e: e, user: u, keys: [2]state.KeyNID(keys), bySnapshot: map[SnapshotNID]moment{}, parting: parting{left: minPosition}}
 	m, err := e.Membership(ctx, r, u)
 	if err != nil {
 		return nil, err
@@ -63,31 +72,43 @@ func (e *Engine) visibilities(ctx context.Context, r *Room, u matrix.UserID) (*v
 	case matrix.MembershipJoin:
 		v.left = maxPosition
 	case matrix.MembershipLeave, matrix.MembershipBan, matrix.MembershipInvite, matrix.MembershipKnock:
-		left, err := e.leftAt(ctx, m)
-		if err != nil {
+		if v.parting, err = e.partingOf(ctx, m); err != nil {
 			return nil, err
 		}
-		v.left = left
 	}
 	return v, nil
 }
 
-// leftAt is the position at which a user who is not joined ceased to be so;
-// minPosition if they never were, as far as the chain of member events
-// that replaced each other tells.
-func (e *Engine) leftAt(ctx context.Context, m Membership) (int64, error) {
-	nid, position := m.Event, m.Position
-	for nid != 0 {
+// partingOf finds out when a user who is not joined ceased to be so, as far as
+// the chain of member events that replaced each other tells.
+func (e *Engine) partingOf(ctx context.Context, m Membership) (parting, error) {
+	p := parting{left: m.Position}
+	for nid := m.Event; nid != 0; {
 		events, err := e.Events(ctx, []state.EventNID{nid})
 		if err != nil {
-			return 0, err
+			return p, err
 		}
 		if events[0].Membership() == matrix.MembershipJoin {
-			return position, nil
+			return p, nil
 		}
-		nid, position = events[0].Replaces, events[0].Position
+		if len(p.gone) > 0 {
+			p.left = events[0].Position
+		}
+		p.gone = append(p.gone, nid)
+		nid = events[0].Replaces
 	}
-	return minPosition, nil
+	p.left = minPosition
+	return p, nil
+}
+
+// sees tells whether the user was joined at some time after an event, or at it.
+// Backfilled events may fill a gap that came after the user had left, so that
+// their positions say nothing about that.
+func (p parting) sees(at moment, st *Stored) bool {
+	if st.Position < 0 && p.left != minPosition {
+		return !slices.Contains(p.gone, at.member)
+	}
+	return st.Position <= p.left
 }
 
 // allows decides on one event.
@@ -163,7 +184,7 @@ func (v *visibilities) sees(at moment, st *Stored) bool {
 	case at.visibility == matrix.VisibilityInvited && at.membership == matrix.MembershipInvite:
 		return true
 	case at.visibility == matrix.VisibilityShared:
-		return st.Position <= v.left
+		return v.parting.sees(at, st)
 	}
 	return false
 }
@@ -189,7 +210,7 @@ func (v *visibilities) at(ctx context.Context, n SnapshotNID) (moment, error) {
 		if i == 0 {
 			m.visibility = historyVisibility(events[0])
 		} else {
-			m.membership = events[0].Membership()
+			m.membership, m.member = events[0].Membership(), nid
 		}
 	}
 	v.bySnapshot[n] = m

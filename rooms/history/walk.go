@@ -26,6 +26,7 @@ type walk struct {
 	bound     int64 // a point: where the walk ends
 	ended     bool  // there is nothing behind place that the reader may see
 	start     int64 // where the first event was met
+	created   bool  // the room's first event has been passed
 }
 
 func (rd *reader) walk(f *filter.Events, backwards bool) *walk {
@@ -73,6 +74,13 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 			return nil, err
 		}
 		taken = w.pass(events, fitting, taken, limit)
+		if w.created && !w.ended {
+			// Nothing comes before a room's first event, unless a gap was filled after
+			// all else had been fetched.
+			if _, err := w.next(ctx, 1); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return taken, nil
 }
@@ -156,8 +164,7 @@ func (w *walk) pass(events, fitting, taken []*rooms.Stored, limit int) []*rooms.
 		w.place = st.Position
 		if w.backwards {
 			w.place--
-			// Nothing comes before a room's first event.
-			w.ended = w.ended || st.Is(matrix.TypeCreate, "")
+			w.created = w.created || st.Is(matrix.TypeCreate, "")
 		}
 	}
 	return taken
