@@ -46,7 +46,9 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}})
-	s.federate(users)
+	if err := s.federate(users); err != nil {
+		return err
+	}
 	roomAPI, err := api.New(api.Deps{
 		Engine: s.rooms, Aliases: aliases, Remote: s.outside.remote(), DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
 	})
@@ -91,7 +93,9 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	outside := spaces.New(spaces.Deps{DB: s.db, Engine: s.rooms, Aliases: aliases})
-	reading := history.New(history.Deps{Engine: s.rooms, Ignores: syncData{s.db, accountData}})
+	reading := history.New(history.Deps{
+		Engine: s.rooms, Ignores: syncData{s.db, accountData}, Remote: s.outside.history(),
+	})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
 		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, rules,
