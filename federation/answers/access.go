@@ -37,24 +37,19 @@ func (a *Answers) find(ctx context.Context, r *rooms.Room, id matrix.EventID) (*
 	if err != nil {
 		return nil, err
 	}
-	if st := known[id]; st != nil && st.Room == r.NID && served(st) {
+	if st := known[id]; st != nil && st.Room == r.NID && st.Given() {
 		return st, nil
 	}
 	return nil, matrix.NotFound("There is no event %s in the room", id)
 }
-
-// served tells whether any server may ever be given the event. Redactions that
-// clients do not see, since they have no effect, are part of the room's history
-// all the same.
-func served(st *rooms.Stored) bool { return st.Flags&(rooms.Rejected|rooms.SoftFailed) == 0 }
 
 // reader is a server that reads a room that it is in.
 type reader struct {
 	*Answers
 	room   *rooms.Room
 	origin matrix.ServerName
-	// open tells whether the room's history is open to its members now, for events
-	// whose own place in it says nothing.
+	// open tells, for events whose place in the history is not known, whether the
+	// room's history is open to its members now.
 	open bool
 }
 
@@ -78,7 +73,7 @@ func (rd *reader) sees(ctx context.Context, events []*rooms.Stored) ([]bool, err
 			continue
 		}
 		now, _ := state.Get(st.Key)
-		visible[i] = st.IsState() && now == st.NID || rd.open && st.Flags&(rooms.Outlier|rooms.Held) != 0
+		visible[i] = st.IsState() && now == st.NID || rd.open && st.Flags&rooms.Outlier != 0
 	}
 	return visible, nil
 }

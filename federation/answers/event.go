@@ -35,7 +35,7 @@ func (a *Answers) event(ctx context.Context, origin matrix.ServerName, q *eventR
 	if err := a.admit(ctx, origin, r); err != nil {
 		return nil, err
 	}
-	if !served(st) {
+	if !st.Given() {
 		return nil, missing
 	}
 	rd, err := a.reader(ctx, origin, r)
