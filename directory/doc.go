@@ -5,8 +5,7 @@
 //
 //   - An alias belongs to one room at a time. It is taken, given up and moved in
 //     the commit of what causes it.
-//   - Only aliases of this server are kept; for those of others their servers are
-//     asked each time.
+//   - Only aliases of this server are kept; those of others are not found.
 //   - People are shown to those only who can meet them: in a room that both are
 //     in, or in a published one.
 package directory

@@ -7,23 +7,21 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
-	"time"
+	"slices"
+	"sync"
 
 	"github.com/teahouse-chat/teahouse/federation/checkup"
 	"github.com/teahouse-chat/teahouse/federation/discovery"
 	"github.com/teahouse-chat/teahouse/federation/fetch"
-	"github.com/teahouse-chat/teahouse/federation/gather"
+	"github.com/teahouse-chat/teahouse/federation/inbound"
 	"github.com/teahouse-chat/teahouse/federation/joining"
 	"github.com/teahouse-chat/teahouse/federation/keys"
-	"github.com/teahouse-chat/teahouse/federation/outbound"
-	"github.com/teahouse-chat/teahouse/federation/past"
 	"github.com/teahouse-chat/teahouse/federation/transport"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/dialer"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/api"
-	"github.com/teahouse-chat/teahouse/rooms/history"
 )
 
 // reach is how other servers are found and connected to.
@@ -73,13 +71,11 @@ func Checkup(ctx context.Context, cfg *config.Config, deps Deps, name matrix.Ser
 // outside is what talks to other servers, and recognises them.
 type outside struct {
 	*reach
-	client *transport.Client
-	ring   *keys.Ring
-	auth   *transport.Authenticator
-	// The parts of federation that need rooms; nil where there is no federation.
-	joining  *joining.Joining
-	outbound *outbound.Queues
-	past     *past.Past
+	client  *transport.Client
+	ring    *keys.Ring
+	auth    *transport.Authenticator
+	joining *joining.Joining // nil: there is no federation
+	inbound *inbound.Inbound // nil likewise
 }
 
 // connect makes what the parts of federation share.
@@ -112,35 +108,16 @@ func (s *Server) federate(users *users) error {
 		return nil
 	}
 	o := s.outside
-	var err error
-	if o.outbound, err = outbound.New(outbound.Deps{
-		DB: s.db, ServerName: s.cfg.ServerName, Rooms: s.rooms, Sender: o.client, Now: s.deps.Now, Rand: s.deps.Rand,
-		Log: s.deps.Log, Metrics: s.deps.registerer(),
-	}); err != nil {
-		return err
-	}
-	o.past = past.New(gather.New(s.rooms, fetch.New(o.client, o.ring, s.deps.Log)), o.client, s.deps.Log)
 	o.joining = joining.New(joining.Deps{
 		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Seen: o.seen,
 		Now: s.deps.Now, Log: s.deps.Log,
 	})
-	return nil
-}
-
-// history reaches history that only other servers have; nil if there are none.
-func (o *outside) history() history.Remote {
-	if o.past == nil {
-		return nil
-	}
-	return o.past
-}
-
-// start begins to send, after all that is to be told of the stream has been made.
-func (o *outside) start(ctx context.Context) error {
-	if o.outbound == nil {
-		return nil
-	}
-	return o.outbound.Start(ctx)
+	var err error
+	o.inbound, err = inbound.New(inbound.Deps{
+		DB: s.db, Rooms: s.rooms, Fetch: fetch.New(o.client, o.ring, s.deps.Log), Auth: o.auth,
+		Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
+	})
+	return err
 }
 
 // remote reaches rooms on other servers; nil if there are none.
@@ -151,43 +128,38 @@ func (o *outside) remote() api.Remote {
 	return o.joining
 }
 
-// run goes on with what was left over when the server stopped last.
+// run does the work in the background, beginning with what was left over when the
+// server stopped last.
 func (o *outside) run(ctx context.Context) {
-	if o.joining != nil {
-		o.joining.Run(ctx)
+	if o.joining == nil {
+		return
 	}
+	var parts sync.WaitGroup
+	parts.Go(func() { o.joining.Run(ctx) })
+	parts.Go(func() { o.inbound.Run(ctx) })
+	parts.Wait()
 }
 
 // seen notes that another server has shown that it is there.
 func (o *outside) seen(server matrix.ServerName) {
 	o.ring.Retry(server)
-	if o.outbound != nil {
-		o.outbound.Wake(server)
+	if o.inbound != nil {
+		o.inbound.Alive(server)
 	}
 }
 
 // close ends what runs in the background, before the database is closed.
-func (o *outside) close() error {
-	var err error
-	if o.outbound != nil {
-		limited, cancel := context.WithTimeout(context.Background(), closeTime)
-		defer cancel()
-		err = o.outbound.Close(limited)
-	}
+func (o *outside) close() {
 	if o.joining != nil {
 		o.joining.Close()
 	}
 	o.ring.Close()
 	o.client.Close()
-	return err
 }
-
-// closeTime is how long what is being sent to other servers is waited for.
-const closeTime = 5 * time.Second
 
 // routes are what other servers ask.
 func (o *outside) routes(version string) []httpx.Route {
-	return append([]httpx.Route{transport.VersionRoute("Teahouse", version)}, o.joining.Routes()...)
+	return slices.Concat([]httpx.Route{transport.VersionRoute("Teahouse", version)}, o.joining.Routes(), o.inbound.Routes())
 }
 
 func authorities(file string) (*x509.CertPool, error) {
