@@ -33,3 +33,13 @@ func (q *Queues) Head() int64 {
 	defer q.mu.Unlock()
 	return q.stored
 }
+
+// Sent is the position up to which a server has everything.
+func (q *Queues) Sent(server matrix.ServerName) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if d := q.all[server]; d != nil {
+		return d.sent
+	}
+	return 0
+}

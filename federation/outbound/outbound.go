@@ -59,9 +59,9 @@ const defaultMaxCatchUp = 20_000
 // and to those that did not lately. One that takes longer than patience no
 // longer counts.
 const (
-	maxLiving  = 256
+	maxLiving  = 512
 	maxFailing = 64
-	patience   = 2 * time.Second
+	patience   = 500 * time.Millisecond
 )
 
 // Queues sends to all other servers. It is safe for concurrent use.

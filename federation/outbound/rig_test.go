@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,8 @@ type history struct {
 	fail   error         // of reading
 	slow   time.Duration // to come back from reading
 }
+
+func newHistory() *history { return &history{to: map[state.EventNID][]matrix.ServerName{}} }
 
 // back is called when something was read.
 func (h *history) back() error {
@@ -128,6 +131,7 @@ type network struct {
 	t     testing.TB
 	mu    sync.Mutex
 	peers map[matrix.ServerName]*peer
+	taken atomic.Int64 // events
 }
 
 func (n *network) peer(server matrix.ServerName) *peer {
@@ -217,6 +221,7 @@ func (n *network) take(p *peer, r transport.Request) ([]byte, error) {
 		p.txns[id] = true
 		for _, pdu := range body.PDUs {
 			p.pdus = append(p.pdus, string(pdu))
+			n.taken.Add(1)
 		}
 		p.edus = append(p.edus, body.EDUs...)
 	}
@@ -252,7 +257,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 func newWorld(t testing.TB, url string) *world {
 	t.Helper()
 	w := &world{
-		TB: t, url: url, history: &history{to: map[state.EventNID][]matrix.ServerName{}},
+		TB: t, url: url, history: newHistory(),
 		net: &network{t: t, peers: map[matrix.ServerName]*peer{}},
 	}
 	w.open()
