@@ -63,9 +63,9 @@ func (q *Queues) Wake(server matrix.ServerName) {
 func (q *Queues) Retry(server matrix.ServerName) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if d := q.all[server]; d != nil && d.resting {
-		d.woken = 0
-		d.retryAt = q.Now().UnixMilli()
+	now := q.Now().UnixMilli()
+	if d := q.all[server]; d != nil && d.resting && d.retryAt > now {
+		d.woken, d.retryAt = 0, now
 		q.rest(d, 0)
 	}
 }

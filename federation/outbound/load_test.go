@@ -177,6 +177,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	})
 	w.change = func(d *outbound.Deps) { d.Sender, d.Rand, d.Log = sender, rand.Reader, slog.New(slog.DiscardHandler) }
 	w.crash()
+	b.ResetTimer()
 	for range b.N {
 		b.StopTimer()
 		down.Store(true)

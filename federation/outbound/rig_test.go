@@ -129,6 +129,7 @@ type taken struct {
 // network is all other servers.
 type network struct {
 	t     testing.TB
+	us    matrix.ServerName // who sends
 	mu    sync.Mutex
 	peers map[matrix.ServerName]*peer
 	taken atomic.Int64 // events
@@ -203,7 +204,7 @@ func (n *network) take(p *peer, r transport.Request) ([]byte, error) {
 		EDUs   []taken           `json:"edus"`
 	}
 	id, ok := strings.CutPrefix(r.Path, "/_matrix/federation/v1/send/")
-	if err := json.Unmarshal(r.Content, &body); err != nil || !ok || r.Method != "PUT" || body.Origin != us || body.TS == 0 {
+	if err := json.Unmarshal(r.Content, &body); err != nil || !ok || r.Method != "PUT" || body.Origin != n.us || body.TS == 0 {
 		n.t.Errorf("%s %s %s: %v", r.Method, r.Path, r.Content, err)
 	}
 	p.ids = append(p.ids, id)
@@ -258,7 +259,7 @@ func newWorld(t testing.TB, url string) *world {
 	t.Helper()
 	w := &world{
 		TB: t, url: url, history: newHistory(),
-		net: &network{t: t, peers: map[matrix.ServerName]*peer{}},
+		net: &network{t: t, us: us, peers: map[matrix.ServerName]*peer{}},
 	}
 	w.open()
 	t.Cleanup(func() {
