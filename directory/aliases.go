@@ -13,8 +13,17 @@ import (
 )
 
 // Resolve finds the room of an alias, and servers that are in it; 404
-// M_NOT_FOUND.
+// M_NOT_FOUND. Other servers are asked for their aliases.
 func (d *Directory) Resolve(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error) {
+	if alias.Server() != d.Engine.ServerName && d.Remote != nil {
+		return d.Remote.Alias(ctx, alias)
+	}
+	return d.Local(ctx, alias)
+}
+
+// Local finds the room of an alias of this server, and servers that are in it;
+// 404 M_NOT_FOUND.
+func (d *Directory) Local(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error) {
 	e, found, err := d.alias(ctx, alias)
 	if err != nil {
 		return "", nil, err

@@ -22,12 +22,23 @@ type Claims interface {
 	Claimed(alias matrix.RoomAlias, user matrix.UserID) bool
 }
 
+// Remote asks other servers. Their refusals, and that they cannot be reached, are
+// errors for our client.
+type Remote interface {
+	// Alias asks an alias's server for its room, and servers that are in it; 404
+	// M_NOT_FOUND if there is none.
+	Alias(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
+	// PublicRooms asks a server for its published rooms.
+	PublicRooms(ctx context.Context, server matrix.ServerName, q rooms.ListingQuery) (*rooms.ListingPage, error)
+}
+
 // Deps are what the feature is made of.
 type Deps struct {
 	DB       *db.DB
 	Engine   *rooms.Engine
 	Profiles Profiles
 	Claims   Claims // nil: nobody claims any
+	Remote   Remote // nil: there are no other servers
 }
 
 // Directory is the feature.
@@ -39,15 +50,16 @@ func New(d Deps) *Directory { return &Directory{d} }
 // Routes lists the client routes.
 func (d *Directory) Routes() []httpx.Route {
 	const v3 = "/_matrix/client/v3/"
+	search := httpx.Limit("search")
 	return []httpx.Route{
-		httpx.JSON("GET", v3+"directory/room/{roomAlias}", d.getAlias, httpx.NoAuth),
+		httpx.JSON("GET", v3+"directory/room/{roomAlias}", d.getAlias, httpx.NoAuth, search),
 		httpx.JSON("PUT", v3+"directory/room/{roomAlias}", d.putAlias, httpx.Limit("send")),
 		httpx.JSON("DELETE", v3+"directory/room/{roomAlias}", d.deleteAlias),
 		httpx.JSON("GET", v3+"rooms/{roomId}/aliases", d.roomAliases, httpx.Versions("unstable/org.matrix.msc2432")),
 		httpx.JSON("GET", v3+"directory/list/room/{roomId}", d.getVisibility, httpx.NoAuth),
 		httpx.JSON("PUT", v3+"directory/list/room/{roomId}", d.putVisibility, httpx.EmptyBodyOK),
-		httpx.JSON("GET", v3+"publicRooms", d.getPublicRooms, httpx.NoAuth),
-		httpx.JSON("POST", v3+"publicRooms", d.postPublicRooms, httpx.EmptyBodyOK, httpx.GuestsAllowed),
-		httpx.JSON("POST", v3+"user_directory/search", d.searchUsers, httpx.Limit("search")),
+		httpx.JSON("GET", v3+"publicRooms", d.getPublicRooms, httpx.NoAuth, search),
+		httpx.JSON("POST", v3+"publicRooms", d.postPublicRooms, httpx.EmptyBodyOK, httpx.GuestsAllowed, search),
+		httpx.JSON("POST", v3+"user_directory/search", d.searchUsers, search),
 	}
 }

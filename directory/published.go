@@ -79,56 +79,55 @@ type publicRequest struct {
 
 type searchRequest struct {
 	Server matrix.ServerName `query:"server"`
-	Limit  *int              `json:"limit"`
-	Since  string            `json:"since"`
-	Filter struct {
-		Term  string     `json:"generic_search_term"`
-		Types *[]*string `json:"room_types"`
-	} `json:"filter"`
-	AllNetworks bool   `json:"include_all_networks"`
-	Network     string `json:"third_party_instance_id"`
-}
-
-type publicAnswer struct {
-	Chunk     []rooms.Listing `json:"chunk"`
-	NextBatch string          `json:"next_batch,omitempty"`
-	PrevBatch string          `json:"prev_batch,omitempty"`
-	Total     int             `json:"total_room_count_estimate"`
+	rooms.ListingQuery
 }
 
 // getPublicRooms lists the published rooms.
 // spec: client-server#get_matrixclientv3publicrooms
-func (d *Directory) getPublicRooms(ctx context.Context, c *httpx.Caller, q *publicRequest) (*publicAnswer, error) {
-	return d.postPublicRooms(ctx, c, &searchRequest{Server: q.Server, Limit: q.Limit, Since: q.Since})
+func (d *Directory) getPublicRooms(ctx context.Context, c *httpx.Caller, q *publicRequest) (*rooms.ListingPage, error) {
+	return d.postPublicRooms(ctx, c, &searchRequest{q.Server, rooms.ListingQuery{Limit: q.Limit, Since: q.Since}})
 }
 
-// postPublicRooms lists those that a filter picks.
+// postPublicRooms lists those that a filter picks, of this server or another one.
 // spec: client-server#post_matrixclientv3publicrooms
-func (d *Directory) postPublicRooms(ctx context.Context, _ *httpx.Caller, q *searchRequest) (*publicAnswer, error) {
-	if q.Server != "" && q.Server != d.Engine.ServerName {
-		return nil, matrix.NotFound("This server does not ask others for their rooms")
-	}
-	limit := publicDefault
+func (d *Directory) postPublicRooms(ctx context.Context, _ *httpx.Caller, q *searchRequest) (*rooms.ListingPage, error) {
 	if q.Limit != nil && *q.Limit < 0 {
 		return nil, matrix.InvalidParam("limit must not be negative")
 	}
-	if q.Limit != nil && *q.Limit > 0 {
-		limit = min(*q.Limit, publicMax)
+	if q.Server == "" || q.Server == d.Engine.ServerName {
+		return d.Published(ctx, q.ListingQuery)
 	}
+	if d.Remote == nil {
+		return nil, matrix.NotFound("This server does not ask others for their rooms")
+	}
+	limit := pageLimit(q.Limit)
+	q.Limit = &limit
+	return d.Remote.PublicRooms(ctx, q.Server, q.ListingQuery)
+}
+
+func pageLimit(asked *int) int {
+	if asked == nil || *asked <= 0 {
+		return publicDefault
+	}
+	return min(*asked, publicMax)
+}
+
+// Published lists this server's published rooms, for whoever asks.
+func (d *Directory) Published(ctx context.Context, q rooms.ListingQuery) (*rooms.ListingPage, error) {
 	at, err := parseSince(q.Since)
 	if err != nil {
 		return nil, err
 	}
 	if q.Network != "" {
 		// Rooms of other networks are those that application services list.
-		return &publicAnswer{Chunk: []rooms.Listing{}}, nil
+		return &rooms.ListingPage{Chunk: []rooms.Listing{}}, nil
 	}
 	all, err := db.All(ctx, d.DB, listPublished, scan[matrix.RoomID])
 	if err != nil {
 		return nil, err
 	}
 	l := &listing{directory: d, rooms: all, term: strings.ToLower(q.Filter.Term), types: q.Filter.Types}
-	return l.page(ctx, at, limit)
+	return l.page(ctx, at, pageLimit(q.Limit))
 }
 
 // since is where a page of the list of published rooms starts, and which way it
@@ -169,8 +168,8 @@ type listing struct {
 	types     *[]*string
 }
 
-func (l *listing) page(ctx context.Context, at since, limit int) (*publicAnswer, error) {
-	answer := &publicAnswer{Chunk: []rooms.Listing{}, Total: len(l.rooms)}
+func (l *listing) page(ctx context.Context, at since, limit int) (*rooms.ListingPage, error) {
+	answer := &rooms.ListingPage{Chunk: []rooms.Listing{}, Total: len(l.rooms)}
 	low := min(at.offset, len(l.rooms))
 	high := low
 	for scanned := 0; len(answer.Chunk) < limit && scanned < publicScanned; scanned++ {

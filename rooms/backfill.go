@@ -21,11 +21,8 @@ import (
 // state would allow it, too.
 // spec: server-server#backfilling-and-retrieving-missing-events
 func (e *Engine) Backfill(ctx context.Context, id matrix.RoomID, events []Incoming) ([]Outcome, error) {
-	r, err := e.Room(ctx, id)
+	r, err := e.bringInside(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	if err := r.intake.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
 	defer r.intake.Release(1)

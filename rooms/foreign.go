@@ -67,7 +67,7 @@ func (e *Engine) foreigner(ctx context.Context, r *Room, s matrix.ServerName) (*
 // one of the server's users, the state before it counts as well: whoever saw the
 // room then sees the change.
 func (f *foreigner) sees(ctx context.Context, st *Stored) (bool, error) {
-	if !st.Served() || st.Flags&Outlier != 0 || st.Room != f.r.NID {
+	if !st.Given() || st.Flags&Outlier != 0 || st.Room != f.r.NID {
 		return false, nil
 	}
 	at, err := f.visibilityAt(ctx, st.Snapshot)

@@ -65,8 +65,8 @@ func (e *Engine) Backward(ctx context.Context, r *Room) ([]Gap, error) {
 }
 
 // Before walks back from events along what they build on, they included, those of
-// the highest depth first. It gives at most limit events, of those that are
-// served; others it passes through.
+// the highest depth first. It gives at most limit events, of those that other
+// servers may be given; others it passes through.
 // spec: server-server#get_matrixfederationv1backfillroomid
 func (e *Engine) Before(ctx context.Context, r *Room, from []matrix.EventID, limit int) ([]*Stored, error) {
 	w := e.walkBack(r, limit)
@@ -77,7 +77,7 @@ func (e *Engine) Before(ctx context.Context, r *Room, from []matrix.EventID, lim
 		if err != nil || st == nil {
 			return events, err
 		}
-		if st.Served() {
+		if st.Given() {
 			events = append(events, st)
 		}
 		w.queue(st.PrevEvents)
@@ -87,7 +87,7 @@ func (e *Engine) Before(ctx context.Context, r *Room, from []matrix.EventID, lim
 
 // Between walks back from the latest events, which are not among what it gives,
 // up to the earliest ones, which are not either, and never below a depth. It gives
-// the served events, oldest first; where they are more than limit, those that are
+// those that other servers may be given, oldest first; where they are more than limit, those that are
 // nearest to the latest.
 // spec: server-server#post_matrixfederationv1get_missing_eventsroomid
 func (e *Engine) Between(ctx context.Context, r *Room, earliest, latest []matrix.EventID, minDepth int64, limit int) ([]*Stored, error) {
@@ -109,7 +109,7 @@ func (e *Engine) Between(ctx context.Context, r *Room, earliest, latest []matrix
 		case slices.Contains(latest, st.ID):
 		case st.Depth < minDepth:
 			continue
-		case st.Served():
+		case st.Given():
 			events = append(events, st)
 		}
 		w.queue(st.PrevEvents)

@@ -50,11 +50,12 @@ func (e *Engine) importInto(ctx context.Context, r *Room, v *event.Version, st, 
 		r.replaced = err == nil
 		return joined, err
 	}
-	if _, err := e.storeOutliers(ctx, r, slices.Concat(chain, st)); err != nil {
+	got := newFetched()
+	if _, err := e.storeOutliers(ctx, r, got, slices.Concat(chain, st)); err != nil {
 		return nil, err
 	}
 	in := &intake{
-		e: e, room: r, events: []Incoming{{Event: join, State: idsOf(st)}},
+		e: e, room: r, got: got, events: []Incoming{{Event: join, State: idsOf(st)}},
 		replace: r.LocalMemberCount() == 0,
 	}
 	outcomes, err := in.do(ctx)

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -22,13 +23,16 @@ func (e *Engine) Foresee(ctx context.Context, protos []Proto) error {
 	return err
 }
 
-var keysByStateKeys = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE state_key IN {texts $1}`)
+var (
+	keysByStateKeys = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE state_key IN {texts $1}`)
+	keysByTypes     = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE state_key = '' AND type IN {texts $1}`)
+)
 
-// findAll is find for many keys, with one query for all that name somebody or
-// something. Keys that no event ever had get 0.
+// findAll is find for many keys, with one query for those that name somebody or
+// something, and one for the others. Keys that no event ever had get 0.
 func (t *keyTable) findAll(ctx context.Context, keys []auth.Key) (map[auth.Key]state.KeyNID, error) {
 	found := make(map[auth.Key]state.KeyNID, len(keys))
-	var cold []string
+	var cold, types []string
 	asked := map[string]bool{}
 	for _, k := range keys {
 		if _, ok := found[k]; ok {
@@ -39,71 +43,74 @@ func (t *keyTable) findAll(ctx context.Context, keys []auth.Key) (map[auth.Key]s
 			continue
 		}
 		found[k] = 0
-		if k.StateKey == "" {
-			// The empty state key goes with any number of types.
-			n, err := t.find(ctx, k)
-			if err != nil {
-				return nil, err
-			}
-			found[k] = n
+		if k.StateKey == "" { // which goes with any number of types
+			types = append(types, k.Type)
 		} else if !asked[k.StateKey] {
 			asked[k.StateKey] = true
 			cold = append(cold, k.StateKey)
 		}
 	}
-	if len(cold) == 0 {
-		return found, nil
+	for part := range slices.Chunk(cold, readAtOnce) {
+		if err := t.read(ctx, found, keysByStateKeys, part); err != nil {
+			return nil, err
+		}
 	}
-	read := map[auth.Key]state.KeyNID{}
-	err := db.Each(ctx, t.db, keysByStateKeys, func(s db.Scanner) error {
-		var k auth.Key
-		var n state.KeyNID
-		err := s.Scan(&n, &k.Type, &k.StateKey)
-		read[k] = n
-		return err
-	}, cold)
-	if err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k := range found {
-		if n, ok := read[k]; ok {
-			found[k] = n
-			t.keep(k, n)
+	for part := range slices.Chunk(types, readAtOnce) {
+		if err := t.read(ctx, found, keysByTypes, part); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
 }
 
+// read takes those keys from the database that are looked for.
+func (t *keyTable) read(ctx context.Context, found map[auth.Key]state.KeyNID, stmt *db.Stmt, names []string) error {
+	return db.Each(ctx, t.db, stmt, func(s db.Scanner) error {
+		var k auth.Key
+		var n state.KeyNID
+		if err := s.Scan(&n, &k.Type, &k.StateKey); err != nil {
+			return err
+		}
+		if _, asked := found[k]; asked {
+			found[k] = n
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.keep(k, n)
+		}
+		return nil
+	}, names)
+}
+
 // allotAll is allot for many keys.
 func (t *keyTable) allotAll(ctx context.Context, keys []auth.Key) (map[auth.Key]state.KeyNID, error) {
-	found, err := t.findAll(ctx, keys)
-	if err != nil {
-		return nil, err
-	}
-	var fresh []auth.Key
-	for k, n := range found {
-		if n == 0 {
-			fresh = append(fresh, k)
-		}
-	}
-	if len(fresh) == 0 {
+	if found, all := t.knownAll(keys); all {
 		return found, nil
 	}
 	t.allotting.Lock()
 	defer t.allotting.Unlock()
-	again, err := t.findAll(ctx, fresh)
+	found, err := t.findAll(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	for k, n := range again {
+	for k, n := range found {
 		if n == 0 {
-			n = t.number(k)
+			found[k] = t.number(k)
+		}
+	}
+	return found, nil
+}
+
+// knownAll looks in memory, and tells whether all of the keys are there.
+func (t *keyTable) knownAll(keys []auth.Key) (found map[auth.Key]state.KeyNID, all bool) {
+	found = map[auth.Key]state.KeyNID{}
+	for _, k := range keys {
+		n, ok := t.known(k)
+		if !ok {
+			return nil, false
 		}
 		found[k] = n
 	}
-	return found, nil
+	return found, true
 }
 
 // number gives a new number to a key that the database was found not to have,

@@ -36,16 +36,17 @@ func (e *Engine) StoreOutliers(ctx context.Context, id matrix.RoomID, events []*
 		return nil, err
 	}
 	defer r.intake.Release(1)
-	return e.storeOutliers(ctx, r, events)
+	return e.storeOutliers(ctx, r, newFetched(), events)
 }
 
-// storeOutliers is StoreOutliers for whoever holds the room's intake.
-func (e *Engine) storeOutliers(ctx context.Context, r *Room, events []*event.Event) ([]Outcome, error) {
+// storeOutliers is StoreOutliers for whoever holds the room's intake. In the end
+// got has the events.
+func (e *Engine) storeOutliers(ctx context.Context, r *Room, got *fetched, events []*event.Event) ([]Outcome, error) {
 	create, err := e.StateEvent(ctx, r.View().State, matrix.TypeCreate, "")
 	if err != nil {
 		return nil, err
 	}
-	o := &outliers{e: e, room: r.NID, id: r.ID, version: r.Version, create: create, got: newFetched()}
+	o := &outliers{e: e, room: r.NID, id: r.ID, version: r.Version, create: create, got: got}
 	defer o.claim(events)()
 	outcomes, err := o.admitAll(ctx, events)
 	if err != nil || len(o.events) == 0 {
@@ -85,7 +86,12 @@ func (o *outliers) write(tx *db.Tx) error {
 
 // admitAll judges events by their auth events, those that others rest on first.
 func (o *outliers) admitAll(ctx context.Context, events []*event.Event) ([]Outcome, error) {
-	var ids []matrix.EventID
+	n := len(events)
+	for _, ev := range events {
+		n += len(ev.AuthEvents)
+	}
+	ids := make([]matrix.EventID, 0, n)
+	o.keys, o.events = make([]auth.Key, 0, len(events)), make([]*Stored, 0, len(events))
 	for _, ev := range events {
 		ids = append(ids, ev.ID)
 		ids = append(ids, ev.AuthEvents...)
@@ -101,7 +107,7 @@ func (o *outliers) admitAll(ctx context.Context, events []*event.Event) ([]Outco
 		return nil, err
 	}
 	o.got.keys = keys
-	o.keys = nil
+	o.keys = o.keys[:0]
 	outcomes := make([]Outcome, len(events))
 	for _, i := range authOrder(events) {
 		outcomes[i] = o.admit(events[i])

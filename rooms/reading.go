@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -29,11 +30,11 @@ func (e *Engine) Access(ctx context.Context, r *Room, u matrix.UserID) (Access, 
 	if m.Membership == matrix.MembershipJoin {
 		return Access{Joined: true, Until: maxPosition}, nil
 	}
-	st, err := e.StateEvent(ctx, r.View().State, matrix.TypeHistoryVisibility, "")
+	visibility, err := e.HistoryVisibility(ctx, r.View().State)
 	if err != nil {
 		return Access{}, err
 	}
-	if historyVisibility(st) == matrix.VisibilityWorldReadable {
+	if visibility == matrix.VisibilityWorldReadable {
 		return Access{World: true, Until: maxPosition}, nil
 	}
 	if m.Membership != "" && !m.Forgotten {
@@ -46,6 +47,16 @@ func (e *Engine) Access(ctx context.Context, r *Room, u matrix.UserID) (Access, 
 		}
 	}
 	return Access{}, matrix.Forbidden("You are not a member of the room and its history is not open to everyone")
+}
+
+// HistoryVisibility is who may read the history of a room in a state: one of the
+// matrix.Visibility values.
+func (e *Engine) HistoryVisibility(ctx context.Context, m *state.Map) (string, error) {
+	st, err := e.StateEvent(ctx, m, matrix.TypeHistoryVisibility, "")
+	if err != nil {
+		return "", err
+	}
+	return historyVisibility(st), nil
 }
 
 // StateOf returns a few events of a state, in the order of the keys; nil where
@@ -121,6 +132,31 @@ func (e *Engine) EventsByID(ctx context.Context, r *Room, ids []matrix.EventID) 
 		}
 	}
 	return events, nil
+}
+
+var idsByNIDs = db.SQL(`SELECT event_nid, event_id FROM events WHERE event_nid IN {ints $1}`)
+
+// EventIDs returns the ids of the events with these numbers, in the same order,
+// without reading the events.
+func (e *Engine) EventIDs(ctx context.Context, nids []state.EventNID) ([]matrix.EventID, error) {
+	byNID := make(map[state.EventNID]matrix.EventID, len(nids))
+	err := db.Each(ctx, e.DB, idsByNIDs, func(s db.Scanner) error {
+		var nid state.EventNID
+		var id matrix.EventID
+		err := s.Scan(&nid, &id)
+		byNID[nid] = id
+		return err
+	}, nids)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]matrix.EventID, len(nids))
+	for i, nid := range nids {
+		if ids[i] = byNID[nid]; ids[i] == "" {
+			return nil, fmt.Errorf("rooms: event %d is missing", nid)
+		}
+	}
+	return ids, nil
 }
 
 var memberKeysByName = db.SQL(`SELECT key_nid, state_key FROM state_keys WHERE state_key IN {texts $1} AND type = 'm.room.member'`)

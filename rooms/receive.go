@@ -3,6 +3,7 @@ package rooms
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -172,14 +173,16 @@ func (e *Engine) fetchIDs(ctx context.Context, got *fetched, ids []matrix.EventI
 			cold = append(cold, id)
 		}
 	}
-	if len(cold) == 0 {
-		return nil
+	for part := range slices.Chunk(cold, readAtOnce) {
+		events, err := e.eventsByID(ctx, part)
+		if err != nil {
+			return err
+		}
+		for _, st := range events {
+			got.ids[st.ID], got.events[st.NID] = st, st
+		}
 	}
-	events, err := e.eventsByID(ctx, cold)
-	for _, st := range events {
-		got.ids[st.ID], got.events[st.NID] = st, st
-	}
-	return err
+	return nil
 }
 
 // run admits the events one after the other. Whenever one asks for something,

@@ -84,25 +84,3 @@ func BenchmarkFork(b *testing.B) {
 		})
 	}
 }
-
-// BenchmarkImport joins a room of 10,000 members.
-func BenchmarkImport(b *testing.B) {
-	for _, members := range []int{1000, 10_000} {
-		b.Run(fmt.Sprint(members), func(b *testing.B) {
-			a, _ := crowd(b, members)
-			before := a.events()
-			st, chain := a.stateAndChain(before)
-			for range b.N {
-				b.StopTimer()
-				c := newServer(b, "c", "sqlite")
-				c.room, c.v = a.room, a.v
-				join := c.forge(draft{sender: c.user, typ: matrix.TypeMember, key: (*string)(&c.user), content: `{"membership":"join"}`,
-					prev: a.extremities(), from: current(before), depth: 20_000})
-				b.StartTimer()
-				if _, err := c.ImportState(b.Context(), c.v, c.room, st, chain, join); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

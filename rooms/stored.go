@@ -60,8 +60,12 @@ type Stored struct {
 	Txn        *TxnKey        // how its sender's device knows it; only on recent events
 }
 
-// Served tells whether clients and other servers may ever be shown the event.
+// Served tells whether clients may ever be shown the event.
 func (s *Stored) Served() bool { return s.Flags&(Rejected|SoftFailed|Held|Outside) == 0 }
+
+// Given tells whether other servers may ever be given the event. A redaction that
+// clients do not see is part of the history that later events build on.
+func (s *Stored) Given() bool { return s.Flags&(Rejected|SoftFailed|Outside) == 0 }
 
 // Relation is what an event says it relates to.
 // spec: client-server#forming-relationships-between-events

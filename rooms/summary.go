@@ -3,26 +3,12 @@ package rooms
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
-
-// Listing is a room as a directory shows it.
-// spec: client-server#get_matrixclientv3publicrooms
-type Listing struct {
-	RoomID         matrix.RoomID `json:"room_id"`
-	Name           string        `json:"name,omitempty"`
-	Topic          string        `json:"topic,omitempty"`
-	CanonicalAlias string        `json:"canonical_alias,omitempty"`
-	AvatarURL      string        `json:"avatar_url,omitempty"`
-	JoinRule       string        `json:"join_rule,omitempty"`
-	RoomType       string        `json:"room_type,omitempty"`
-	JoinedMembers  int           `json:"num_joined_members"`
-	WorldReadable  bool          `json:"world_readable"`
-	GuestsMayJoin  bool          `json:"guest_can_join"`
-}
 
 // Summary is what a room is to someone who may come to join it.
 // spec: client-server#get_matrixclientv1room_summaryroomidoralias
@@ -158,6 +144,58 @@ func (e *Engine) Findable(ctx context.Context, r *Room, s *Summary, u matrix.Use
 		}
 	}
 	return ok, membership, err
+}
+
+// FindableBy tells whether a server may learn what a room is: if one of its users
+// could join the room, knock at it or read it, as far as that can be told here.
+// spec: server-server#get_matrixfederationv1hierarchyroomid
+func (e *Engine) FindableBy(ctx context.Context, r *Room, s *Summary, server matrix.ServerName) (bool, error) {
+	switch {
+	case r.HasServer(server), s.WorldReadable, s.JoinRule == matrix.JoinPublic,
+		s.JoinRule == matrix.JoinKnock && r.Version.Knocking,
+		s.JoinRule == matrix.JoinKnockRestricted && r.Version.KnockRestricted:
+		return true, nil
+	case s.JoinRule == matrix.JoinRestricted && r.Version.RestrictedJoins:
+		for _, id := range s.AllowedRooms {
+			allowed, err := e.Room(ctx, id)
+			if matrix.HasCode(err, matrix.CodeNotFound) {
+				continue
+			}
+			if err != nil {
+				return false, err
+			}
+			if allowed.HasServer(server) {
+				return true, nil
+			}
+		}
+	}
+	return e.invites(ctx, r, server)
+}
+
+// invites tells whether a user of a server is invited to a room.
+func (e *Engine) invites(ctx context.Context, r *Room, server matrix.ServerName) (bool, error) {
+	v := r.View()
+	if v.Invited == 0 {
+		return false, nil
+	}
+	keys, err := e.membersOf(ctx, r, server)
+	if err != nil {
+		return false, err
+	}
+	for part := range slices.Chunk(keys, foreignAtOnce) {
+		nids := make([]state.EventNID, len(part))
+		for i, k := range part {
+			nids[i], _ = v.State.Get(k)
+		}
+		events, err := e.eventsOrNil(ctx, nids)
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(events, func(st *Stored) bool { return st != nil && st.Membership() == matrix.MembershipInvite }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // NonMembers lists a state's events that are no member events.

@@ -11,6 +11,7 @@ import (
 	"github.com/teahouse-chat/teahouse/directory"
 	"github.com/teahouse-chat/teahouse/discovery"
 	"github.com/teahouse-chat/teahouse/encryption"
+	"github.com/teahouse-chat/teahouse/federation/answers"
 	"github.com/teahouse-chat/teahouse/federation/policy"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -35,7 +36,13 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	users := &users{}
-	people, err := profiles.New(profiles.Deps{DB: s.db, ServerName: cfg.ServerName, Users: presentable{users}, Log: deps.Log})
+	remote, err := s.asking()
+	if err != nil {
+		return err
+	}
+	people, err := profiles.New(profiles.Deps{
+		DB: s.db, ServerName: cfg.ServerName, Users: presentable{users}, Remote: remote.profiles, Log: deps.Log,
+	})
 	if err != nil {
 		return err
 	}
@@ -45,7 +52,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}); err != nil {
 		return err
 	}
-	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}})
+	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}, Remote: remote.directory})
 	if err := s.federate(users); err != nil {
 		return err
 	}
@@ -92,8 +99,10 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if err != nil {
 		return err
 	}
-	outside := spaces.New(spaces.Deps{DB: s.db, Engine: s.rooms, Aliases: aliases})
-	reading := history.New(history.Deps{Engine: s.rooms, Ignores: syncData{s.db, accountData}})
+	outside := spaces.New(spaces.Deps{DB: s.db, Engine: s.rooms, Aliases: aliases, Remote: remote.spaces})
+	reading := history.New(history.Deps{
+		Engine: s.rooms, Ignores: syncData{s.db, accountData}, Remote: s.outside.history(),
+	})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
 		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, rules,
@@ -105,6 +114,10 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if cfg.Federation.Enabled {
 		s.edge.Add("keys", s.outside.ring.Routes()...)
 		s.edge.Add("federation", s.outside.routes(deps.Version)...)
+		s.edge.Add("federation", answers.New(answers.Deps{
+			Engine: s.rooms, Auth: s.outside.auth, Directory: aliases, Profiles: localProfiles{people}, OpenID: accountData, Spaces: outside,
+			Now: deps.Now,
+		}).Routes()...)
 	}
 	if deps.Metrics != nil {
 		s.edge.Add("metrics", metrics.Route(deps.Metrics))

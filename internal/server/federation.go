@@ -9,19 +9,24 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/federation/checkup"
 	"github.com/teahouse-chat/teahouse/federation/discovery"
 	"github.com/teahouse-chat/teahouse/federation/fetch"
+	"github.com/teahouse-chat/teahouse/federation/gather"
 	"github.com/teahouse-chat/teahouse/federation/inbound"
 	"github.com/teahouse-chat/teahouse/federation/joining"
 	"github.com/teahouse-chat/teahouse/federation/keys"
+	"github.com/teahouse-chat/teahouse/federation/outbound"
+	"github.com/teahouse-chat/teahouse/federation/past"
 	"github.com/teahouse-chat/teahouse/federation/transport"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/dialer"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/api"
+	"github.com/teahouse-chat/teahouse/rooms/history"
 )
 
 // reach is how other servers are found and connected to.
@@ -71,11 +76,14 @@ func Checkup(ctx context.Context, cfg *config.Config, deps Deps, name matrix.Ser
 // outside is what talks to other servers, and recognises them.
 type outside struct {
 	*reach
-	client  *transport.Client
-	ring    *keys.Ring
-	auth    *transport.Authenticator
-	joining *joining.Joining // nil: there is no federation
-	inbound *inbound.Inbound // nil likewise
+	client *transport.Client
+	ring   *keys.Ring
+	auth   *transport.Authenticator
+	// The parts of federation that need rooms; nil where there is no federation.
+	joining  *joining.Joining
+	inbound  *inbound.Inbound
+	outbound *outbound.Queues
+	past     *past.Past
 }
 
 // connect makes what the parts of federation share.
@@ -108,16 +116,41 @@ func (s *Server) federate(users *users) error {
 		return nil
 	}
 	o := s.outside
+	var err error
+	if o.outbound, err = outbound.New(outbound.Deps{
+		DB: s.db, ServerName: s.cfg.ServerName, Rooms: s.rooms, Sender: o.client, Now: s.deps.Now, Rand: s.deps.Rand,
+		Log: s.deps.Log, Metrics: s.deps.registerer(),
+	}); err != nil {
+		return err
+	}
+	fetcher := fetch.New(o.client, o.ring, s.deps.Log)
+	if o.inbound, err = inbound.New(inbound.Deps{
+		DB: s.db, Rooms: s.rooms, Fetch: fetcher, Auth: o.auth, Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
+	}); err != nil {
+		return err
+	}
+	o.past = past.New(gather.New(s.rooms, fetcher), o.client, s.deps.Log)
 	o.joining = joining.New(joining.Deps{
 		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Seen: o.seen,
 		Now: s.deps.Now, Log: s.deps.Log,
 	})
-	var err error
-	o.inbound, err = inbound.New(inbound.Deps{
-		DB: s.db, Rooms: s.rooms, Fetch: fetch.New(o.client, o.ring, s.deps.Log), Auth: o.auth,
-		Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
-	})
-	return err
+	return nil
+}
+
+// history reaches history that only other servers have; nil if there are none.
+func (o *outside) history() history.Remote {
+	if o.past == nil {
+		return nil
+	}
+	return o.past
+}
+
+// start begins to send, after all that is to be told of the stream has been made.
+func (o *outside) start(ctx context.Context) error {
+	if o.outbound == nil {
+		return nil
+	}
+	return o.outbound.Start(ctx)
 }
 
 // remote reaches rooms on other servers; nil if there are none.
@@ -143,19 +176,32 @@ func (o *outside) run(ctx context.Context) {
 // seen notes that another server has shown that it is there.
 func (o *outside) seen(server matrix.ServerName) {
 	o.ring.Retry(server)
+	if o.outbound != nil {
+		o.outbound.Wake(server)
+	}
 	if o.inbound != nil {
 		o.inbound.Alive(server)
 	}
 }
 
 // close ends what runs in the background, before the database is closed.
-func (o *outside) close() {
+func (o *outside) close() error {
+	var err error
+	if o.outbound != nil {
+		limited, cancel := context.WithTimeout(context.Background(), closeTime)
+		defer cancel()
+		err = o.outbound.Close(limited)
+	}
 	if o.joining != nil {
 		o.joining.Close()
 	}
 	o.ring.Close()
 	o.client.Close()
+	return err
 }
+
+// closeTime is how long what is being sent to other servers is waited for.
+const closeTime = 5 * time.Second
 
 // routes are what other servers ask.
 func (o *outside) routes(version string) []httpx.Route {

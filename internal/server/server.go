@@ -58,8 +58,9 @@ type Server struct {
 
 	Accounts *accounts.Accounts
 
-	stop   context.CancelFunc // ends background work
-	worker sync.WaitGroup
+	background context.Context // of what happens beside requests
+	stop       context.CancelFunc
+	worker     sync.WaitGroup
 
 	encryption *encryption.Encryption
 
@@ -89,12 +90,10 @@ func New(ctx context.Context, cfg *config.Config, deps Deps) (*Server, error) {
 		return nil, errors.Join(err, d.Close())
 	}
 	if err := s.assemble(file.Current); err != nil {
-		s.outside.close()
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(err, s.outside.close(), d.Close())
 	}
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
-	s.start(background)
+	s.background, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.start(s.background)
 	return s, nil
 }
 
@@ -127,7 +126,6 @@ func (d *Deps) registerer() prometheus.Registerer {
 // start runs what has to happen beside requests.
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
-	s.worker.Go(func() { s.outside.run(ctx) })
 	s.worker.Go(func() {
 		if err := s.encryption.Resume(ctx); err != nil && ctx.Err() == nil {
 			s.deps.Log.Error("keys of removed devices could not be deleted; the next start tries again", "error", err)
@@ -170,17 +168,27 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 	for _, l := range wanted {
 		open, err := s.listen(l)
 		if err != nil {
-			for _, l := range listeners {
-				_ = l.Close()
-			}
-			return err
+			return errors.Join(err, closeAll(listeners))
 		}
 		listeners, addrs = append(listeners, open), append(addrs, open.Addr())
 	}
+	// Only who serves talks to other servers: a command may run beside a server.
+	if err := s.outside.start(s.background); err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	s.worker.Go(func() { s.outside.run(s.background) })
 	if ready != nil {
 		ready(addrs)
 	}
 	return s.edge.Serve(ctx, s.cfg.ShutdownGrace, listeners...)
+}
+
+func closeAll(listeners []httpx.Listener) error {
+	var err error
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 func (s *Server) listen(l config.Listener) (httpx.Listener, error) {
@@ -207,6 +215,5 @@ func (s *Server) Close() error {
 	s.stop()
 	s.worker.Wait()
 	s.sync.Close()
-	s.outside.close()
-	return s.db.Close()
+	return errors.Join(s.outside.close(), s.db.Close())
 }

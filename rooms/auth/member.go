@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -22,10 +23,31 @@ type member struct {
 }
 
 func memberOf(e *event.Event) *member {
-	if m, ok := e.Memo(func() any { return parseMember(e.Content) }).(*member); ok {
+	if m, ok := e.Memo(func() any { return readMember(e) }).(*member); ok {
 		return m
 	}
-	return parseMember(e.Content)
+	return readMember(e)
+}
+
+// plainMembers are what most member events amount to. Rooms have tens of
+// thousands of them.
+var plainMembers = map[string]*member{
+	matrix.MembershipJoin:   {membership: matrix.MembershipJoin, hasMembership: true},
+	matrix.MembershipLeave:  {membership: matrix.MembershipLeave, hasMembership: true},
+	matrix.MembershipInvite: {membership: matrix.MembershipInvite, hasMembership: true},
+	matrix.MembershipBan:    {membership: matrix.MembershipBan, hasMembership: true},
+	matrix.MembershipKnock:  {membership: matrix.MembershipKnock, hasMembership: true},
+}
+
+// readMember is parseMember for an event, whose content is canonical: its keys are
+// written in one way only.
+func readMember(e *event.Event) *member {
+	plain := plainMembers[e.Membership()]
+	if plain == nil || bytes.Contains(e.Content, []byte(`"third_party_invite"`)) ||
+		bytes.Contains(e.Content, []byte(`"join_authorised_via_users_server"`)) {
+		return parseMember(e.Content)
+	}
+	return plain
 }
 
 func parseMember(content []byte) *member {

@@ -14,10 +14,21 @@ type Ignores interface {
 	Ignores(ctx context.Context, user matrix.UserID) (map[matrix.UserID]struct{}, error)
 }
 
+// Remote reaches history that only other servers have.
+type Remote interface {
+	// Backfill brings in events from before what this server has of a room, about
+	// as many as wanted. It tells whether any came.
+	Backfill(ctx context.Context, r *rooms.Room, wanted int) (bool, error)
+	// EventNear asks other servers which event is the nearest to a time, from there
+	// on or up to there, and brings it in; nil if none of them tells.
+	EventNear(ctx context.Context, r *rooms.Room, ts int64, backwards bool) (*rooms.Stored, error)
+}
+
 // Deps are what the routes are made of.
 type Deps struct {
 	Engine  *rooms.Engine
 	Ignores Ignores // nil: nobody ignores anybody
+	Remote  Remote  // nil: what is not here is nowhere
 }
 
 // API serves the routes.

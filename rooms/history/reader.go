@@ -15,6 +15,7 @@ import (
 // reader is one user who reads one room.
 type reader struct {
 	engine *rooms.Engine
+	remote Remote // may be nil
 	room   *rooms.Room
 	viewer rooms.Viewer
 	access rooms.Access
@@ -31,7 +32,7 @@ func (a *API) reader(ctx context.Context, c *httpx.Caller, id matrix.RoomID) (*r
 	if err != nil {
 		return nil, err
 	}
-	rd := &reader{engine: a.Engine, room: r, viewer: rooms.Viewer{User: c.User, Device: c.Device}}
+	rd := &reader{engine: a.Engine, remote: a.Remote, room: r, viewer: rooms.Viewer{User: c.User, Device: c.Device}}
 	if rd.access, err = a.Engine.Access(ctx, r, c.User); err != nil {
 		return nil, err
 	}

@@ -3,9 +3,11 @@ package history
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
 )
 
 type timestampRequest struct {
@@ -33,12 +35,27 @@ func (a *API) timestampToEvent(ctx context.Context, c *httpx.Caller, q *timestam
 	if err != nil {
 		return nil, err
 	}
-	ts, position := *q.TS, int64(math.MinInt64)
+	found, err := rd.near(ctx, *q.TS, backwards)
+	if err != nil {
+		return nil, err
+	}
+	if found, err = rd.nearer(ctx, found, *q.TS, backwards); err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return nil, matrix.NotFound("There is no event that you may see on that side of %d", *q.TS)
+	}
+	return &timestampAnswer{found.ID, found.OriginServerTS}, nil
+}
+
+// near finds the event among those that are here; nil if there is none.
+func (rd *reader) near(ctx context.Context, ts int64, backwards bool) (*rooms.Stored, error) {
+	position := int64(math.MinInt64)
 	if backwards {
 		position = math.MaxInt64
 	}
 	for scanned, page := 0, 1; scanned < maxScanned; page = scanPage {
-		events, err := a.Engine.EventsByTime(ctx, rd.room, ts, position, backwards, page)
+		events, err := rd.engine.EventsByTime(ctx, rd.room, ts, position, backwards, page)
 		if err != nil {
 			return nil, err
 		}
@@ -52,8 +69,33 @@ func (a *API) timestampToEvent(ctx context.Context, c *httpx.Caller, q *timestam
 			return nil, err
 		}
 		if len(seen) > 0 {
-			return &timestampAnswer{seen[0].ID, seen[0].OriginServerTS}, nil
+			return seen[0], nil
 		}
 	}
-	return nil, matrix.NotFound("There is no event that you may see on that side of %d", *q.TS)
+	return nil, nil
+}
+
+// nearer asks other servers where this one has a gap in the room's history, next
+// to what it has found or where it has found nothing.
+func (rd *reader) nearer(ctx context.Context, found *rooms.Stored, ts int64, backwards bool) (*rooms.Stored, error) {
+	if rd.remote == nil {
+		return found, nil
+	}
+	gaps, err := rd.engine.Backward(ctx, rd.room)
+	if err != nil || !slices.ContainsFunc(gaps, func(g rooms.Gap) bool { return found == nil || g.By.NID == found.NID }) {
+		return found, err
+	}
+	told, err := rd.remote.EventNear(ctx, rd.room, ts, backwards)
+	if err != nil || told == nil || found != nil && distance(told, ts) >= distance(found, ts) {
+		return found, err
+	}
+	seen, err := rd.visible(ctx, []*rooms.Stored{told})
+	if err != nil || len(seen) == 0 {
+		return found, err
+	}
+	return told, nil
+}
+
+func distance(st *rooms.Stored, ts int64) int64 {
+	return max(st.OriginServerTS-ts, ts-st.OriginServerTS)
 }

@@ -14,6 +14,8 @@ import (
 const (
 	maxScanned = 2000
 	scanPage   = 500
+	// maxAsked is how often other servers are asked for older history.
+	maxAsked = 3
 )
 
 // walk goes through a room's timeline, event by event, from a place between two
@@ -27,6 +29,8 @@ type walk struct {
 	ended     bool  // there is nothing behind place that the reader may see
 	start     int64 // where the first event was met
 	created   bool  // the room's first event has been passed
+	asked     int   // how often other servers were asked for more
+	open      bool  // there is more behind the end, which could not be had now
 }
 
 func (rd *reader) walk(f *filter.Events, backwards bool) *walk {
@@ -68,6 +72,12 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 		if err != nil {
 			return nil, err
 		}
+		if w.ended {
+			if w.ended, err = w.atEnd(ctx, limit-len(taken)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		scanned += len(events)
 		fitting, err := w.fitting(ctx, events)
 		if err != nil {
@@ -83,6 +93,25 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 		}
 	}
 	return taken, nil
+}
+
+// atEnd tells whether the walk is over where this server has nothing more. History
+// that only other servers have is brought in then, if it can be had.
+func (w *walk) atEnd(ctx context.Context, wanted int) (bool, error) {
+	if !w.backwards || w.bound != math.MinInt64 || w.reader.remote == nil {
+		return true, nil
+	}
+	gaps, err := w.reader.engine.Backward(ctx, w.reader.room)
+	if err != nil || len(gaps) == 0 {
+		return true, err
+	}
+	if w.open = w.asked == maxAsked; w.open {
+		return true, nil
+	}
+	w.asked++
+	came, err := w.reader.remote.Backfill(ctx, w.reader.room, wanted)
+	w.open = !came
+	return !came, err
 }
 
 // next reads the events ahead, up to the bound.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
@@ -16,21 +17,19 @@ const typeSpace = "m.space"
 
 // child is a room that a space lists.
 type child struct {
-	event *rooms.Stored
-	room  matrix.RoomID
-	order string
-	last  bool // has no valid order, and so comes after those that have
+	room     matrix.RoomID
+	via      []matrix.ServerName
+	order    string
+	last     bool // has no valid order, and so comes after those that have
+	ts       int64
+	stripped json.RawMessage // the event that lists it, with its time
 }
 
-// children lists the rooms of a space in order; other rooms have none.
+// children lists the rooms of a local space in order; other rooms have none.
 // spec: client-server#mspacechild
-func (a *API) children(ctx context.Context, s *rooms.Summary, suggested bool) ([]child, error) {
+func (a *API) children(ctx context.Context, r *rooms.Room, s *rooms.Summary, suggested bool) ([]child, error) {
 	if s.RoomType != typeSpace {
 		return nil, nil
-	}
-	r, err := a.Engine.Room(ctx, s.RoomID)
-	if err != nil {
-		return nil, err
 	}
 	events, err := a.Engine.NonMembers(ctx, r.View().State)
 	if err != nil {
@@ -41,7 +40,10 @@ func (a *API) children(ctx context.Context, s *rooms.Summary, suggested bool) ([
 		if st.Type != matrix.TypeSpaceChild {
 			continue
 		}
-		if c, ok := parseChild(st, suggested); ok {
+		if c, ok := parseChild(st.StateKey(), st.Content, suggested); ok {
+			stripped := rooms.StrippedEvent(st)
+			c.ts = st.OriginServerTS
+			c.stripped = fmt.Appendf(stripped[:len(stripped)-1], `,"origin_server_ts":%d}`, c.ts)
 			children = append(children, c)
 		}
 	}
@@ -49,15 +51,51 @@ func (a *API) children(ctx context.Context, s *rooms.Summary, suggested bool) ([
 	return children, nil
 }
 
-// parseChild reads an m.space.child event. One without servers to go by is none.
-func parseChild(st *rooms.Stored, suggested bool) (child, bool) {
+// maxChildren bounds the children of a room that another server tells of, or is
+// told of.
+const maxChildren = 1000
+
+// children lists, in order, the rooms of a space as another server tells of them.
+func (room *Room) children(suggested bool) []child {
+	if room.RoomType != typeSpace {
+		return nil
+	}
+	var children []child
+	for _, raw := range room.Children {
+		var ev struct {
+			Type     string          `json:"type"`
+			StateKey string          `json:"state_key"`
+			Content  json.RawMessage `json:"content"`
+			Sender   matrix.UserID   `json:"sender"`
+			TS       int64           `json:"origin_server_ts"`
+		}
+		if len(children) == maxChildren || json.Unmarshal(raw, &ev) != nil || ev.Type != matrix.TypeSpaceChild || !utf8.Valid(ev.Content) {
+			continue
+		}
+		c, ok := parseChild(ev.StateKey, ev.Content, suggested)
+		if !ok {
+			continue
+		}
+		var err error
+		if c.stripped, err = json.Marshal(&ev); err == nil {
+			c.ts = ev.TS
+			children = append(children, c)
+		}
+	}
+	slices.SortFunc(children, compareChildren)
+	return children
+}
+
+// parseChild reads the state key and the content of an m.space.child event. One
+// without servers to go by is none.
+func parseChild(key string, raw []byte, suggested bool) (child, bool) {
 	var content struct {
 		Via       json.RawMessage `json:"via"`
 		Order     any             `json:"order"`
 		Suggested any             `json:"suggested"`
 	}
-	id, err := matrix.ParseRoomID(st.StateKey())
-	if err != nil || json.Unmarshal(st.Content, &content) != nil {
+	id, err := matrix.ParseRoomID(key)
+	if err != nil || json.Unmarshal(raw, &content) != nil {
 		return child{}, false
 	}
 	var via []string
@@ -67,7 +105,12 @@ func parseChild(st *rooms.Stored, suggested bool) (child, bool) {
 	if is, _ := content.Suggested.(bool); suggested && !is {
 		return child{}, false
 	}
-	c := child{event: st, room: id, last: true}
+	c := child{room: id, last: true}
+	for _, name := range via {
+		if server, err := matrix.ParseServerName(name); err == nil {
+			c.via = append(c.via, server)
+		}
+	}
 	if order, ok := content.Order.(string); ok && validOrder(order) {
 		c.order, c.last = order, false
 	}
@@ -89,15 +132,5 @@ func compareChildren(a, b child) int {
 		}
 		return -1
 	}
-	return cmp.Or(
-		cmp.Compare(a.order, b.order),
-		cmp.Compare(a.event.OriginServerTS, b.event.OriginServerTS),
-		cmp.Compare(a.room, b.room),
-	)
-}
-
-// stripped renders the child's event as stripped state with its time.
-func (c child) stripped() json.RawMessage {
-	s := rooms.StrippedEvent(c.event)
-	return fmt.Appendf(s[:len(s)-1], `,"origin_server_ts":%d}`, c.event.OriginServerTS)
+	return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.ts, b.ts), cmp.Compare(a.room, b.room))
 }

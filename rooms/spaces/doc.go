@@ -8,5 +8,7 @@
 //     read looks like one that does not exist.
 //   - A room appears once in a tree, whatever circles its spaces form; a walk
 //     looks at a bounded number of rooms.
-//   - Only rooms that this server knows are shown.
+//   - Of rooms that this server is not in, others are asked that are said to be in
+//     them: a bounded number of questions for each request. What they say decides
+//     about nothing but what is shown of the room that they were asked about.
 package spaces

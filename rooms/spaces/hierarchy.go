@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,13 +31,8 @@ type hierarchyRequest struct {
 }
 
 type hierarchyAnswer struct {
-	Rooms     []hierarchyRoom `json:"rooms"`
-	NextBatch string          `json:"next_batch,omitempty"`
-}
-
-type hierarchyRoom struct {
-	rooms.Summary
-	Children []json.RawMessage `json:"children_state"`
+	Rooms     []Room `json:"rooms"`
+	NextBatch string `json:"next_batch,omitempty"`
 }
 
 // hierarchy lists the rooms of a space's tree, depth first, as far as the
@@ -60,7 +56,9 @@ func (a *API) hierarchy(ctx context.Context, c *httpx.Caller, q *hierarchyReques
 			return nil, err
 		}
 	}
-	w := &walk{api: a, user: c.User, batch: at, limit: limit, seen: map[matrix.RoomID]bool{}}
+	l, end := a.lookout(ctx, c.User)
+	defer end()
+	w := &walk{lookout: l, batch: at, limit: limit, seen: map[matrix.RoomID]bool{}}
 	return w.run(ctx, q.RoomID)
 }
 
@@ -94,21 +92,23 @@ func (b *batch) parse(text string) error {
 // walk goes through a tree. Every page walks from the root and passes over what
 // the pages before have shown, so that nothing has to be kept between them.
 type walk struct {
-	api   *API
-	user  matrix.UserID
+	*lookout
 	batch batch
 	limit int
 	seen  map[matrix.RoomID]bool
 }
 
-// branch is a room that is still to be shown, with its depth in the tree.
+// branch is a room that is still to be shown.
 type branch struct {
-	room  matrix.RoomID
-	depth int
+	room   matrix.RoomID
+	via    []matrix.ServerName
+	depth  int            // in the tree
+	told   *rooms.Summary // what a server that knows the room above says of it, or nil
+	hidden bool           // that server says that it is not for us
 }
 
 func (w *walk) run(ctx context.Context, root matrix.RoomID) (*hierarchyAnswer, error) {
-	answer := &hierarchyAnswer{Rooms: []hierarchyRoom{}}
+	answer := &hierarchyAnswer{Rooms: []Room{}}
 	shown := 0
 	for stack := []branch{{room: root}}; len(stack) > 0 && len(w.seen) < maxRooms; {
 		at := stack[len(stack)-1]
@@ -117,7 +117,7 @@ func (w *walk) run(ctx context.Context, root matrix.RoomID) (*hierarchyAnswer, e
 			continue
 		}
 		w.seen[at.room] = true
-		s, _, err := w.api.find(ctx, w.user, at.room)
+		found, err := w.find(ctx, at, w.batch.suggested)
 		if matrix.HasCode(err, matrix.CodeNotFound) {
 			if at.depth == 0 {
 				return nil, matrix.Forbidden("You may not see the room").Because(err)
@@ -132,27 +132,35 @@ func (w *walk) run(ctx context.Context, root matrix.RoomID) (*hierarchyAnswer, e
 			answer.NextBatch = w.batch.String()
 			return answer, nil
 		}
-		children, err := w.api.children(ctx, s, w.batch.suggested)
-		if err != nil {
-			return nil, err
-		}
 		if shown++; shown > w.batch.skip {
-			answer.Rooms = append(answer.Rooms, shownAs(s, children))
+			answer.Rooms = append(answer.Rooms, shownAs(found.summary, found.children))
 		}
 		if at.depth == w.batch.depth {
 			continue
 		}
-		for i := len(children) - 1; i >= 0; i-- {
-			stack = append(stack, branch{children[i].room, at.depth + 1})
-		}
+		below := w.below(at, found)
+		w.askAhead(ctx, below[:min(len(below), w.limit)], w.batch.suggested)
+		slices.Reverse(below)
+		stack = append(stack, below...)
 	}
 	return answer, nil
 }
 
-func shownAs(s *rooms.Summary, children []child) hierarchyRoom {
-	room := hierarchyRoom{*s, make([]json.RawMessage, len(children))}
+// below lists the rooms that a room leads to, in order.
+func (w *walk) below(at branch, f *found) []branch {
+	branches := make([]branch, 0, len(f.children))
+	for _, c := range f.children {
+		if !w.seen[c.room] {
+			branches = append(branches, f.below(c, at.depth+1))
+		}
+	}
+	return branches
+}
+
+func shownAs(s *rooms.Summary, children []child) Room {
+	room := Room{*s, make([]json.RawMessage, len(children))}
 	for i, c := range children {
-		room.Children[i] = c.stripped()
+		room.Children[i] = c.stripped
 	}
 	return room
 }

@@ -2,6 +2,7 @@ package spaces
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -29,18 +30,21 @@ type unstableAnswer struct {
 
 var errNoRoom = matrix.NotFound("There is no such room that you could see")
 
-// summary sums up one room.
+// summary sums up one room. Of rooms that this server is not in, others are asked
+// for users who are logged in.
 // spec: client-server#get_matrixclientv1room_summaryroomidoralias
 func (a *API) summary(ctx context.Context, c *httpx.Caller, q *summaryRequest) (*summaryAnswer, error) {
-	id, err := a.target(ctx, q.Target)
+	id, via, err := a.target(ctx, q.Target)
 	if err != nil {
 		return nil, err
 	}
-	s, membership, err := a.find(ctx, c.User, id)
+	l, end := a.lookout(ctx, c.User)
+	defer end()
+	found, err := l.find(ctx, branch{room: id, via: slices.Concat(q.Via, via)}, false)
 	if err != nil {
 		return nil, err
 	}
-	return &summaryAnswer{*s, membership}, nil
+	return &summaryAnswer{*found.summary, found.membership}, nil
 }
 
 func (a *API) unstableSummary(ctx context.Context, c *httpx.Caller, q *summaryRequest) (*unstableAnswer, error) {
@@ -51,35 +55,16 @@ func (a *API) unstableSummary(ctx context.Context, c *httpx.Caller, q *summaryRe
 	return &unstableAnswer{*s, s.Version, s.Version, s.Encryption}, nil
 }
 
-// find sums up a room that the user may know of; 404 otherwise.
-func (a *API) find(ctx context.Context, u matrix.UserID, id matrix.RoomID) (*rooms.Summary, string, error) {
-	r, err := a.Engine.Room(ctx, id)
-	if matrix.HasCode(err, matrix.CodeNotFound) {
-		return nil, "", errNoRoom.Because(err)
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := a.Engine.Summary(ctx, r)
-	if err != nil {
-		return nil, "", err
-	}
-	ok, membership, err := a.Engine.Findable(ctx, r, s, u)
-	if err == nil && !ok {
-		err = errNoRoom
-	}
-	return s, membership, err
-}
-
-// target finds the room that a request names by id or alias.
-func (a *API) target(ctx context.Context, text string) (matrix.RoomID, error) {
+// target finds the room that a request names by id or alias, and servers that
+// may be in it.
+func (a *API) target(ctx context.Context, text string) (matrix.RoomID, []matrix.ServerName, error) {
 	if !strings.HasPrefix(text, "#") {
-		return matrix.ParseRoomID(text)
+		id, err := matrix.ParseRoomID(text)
+		return id, nil, err
 	}
 	alias, err := matrix.ParseRoomAlias(text)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	id, _, err := a.Aliases.Resolve(ctx, alias)
-	return id, err
+	return a.Aliases.Resolve(ctx, alias)
 }
