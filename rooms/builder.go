@@ -30,16 +30,17 @@ type Proto struct {
 // methods must be returned from that function as they are, because some ask
 // Update to fetch something and call again.
 type Builder struct {
-	e        *Engine
-	room     *Room
-	sender   matrix.UserID
-	head     *head
-	got      *fetched
-	creating bool // the room is new
-	hurried  bool // states are resolved under the room's turn
-	older    bool // the events are added to the room's past
-	events   []*Stored
-	then     []func(tx *db.Tx) error
+	e         *Engine
+	room      *Room
+	sender    matrix.UserID
+	head      *head
+	got       *fetched
+	creating  bool // the room is new
+	importing bool // what comes was accepted by another server
+	hurried   bool // states are resolved under the room's turn
+	older     bool // the events are added to the room's past
+	events    []*Stored
+	then      []func(tx *db.Tx) error
 	// what the commit has to store beside the events
 	layers        []state.Layer
 	newKeys       []auth.Key

@@ -82,8 +82,8 @@ func (p *policy) recommends(ev *event.Event) bool {
 
 // policy is the one of the room as its head has it.
 func (b *Builder) policy() (*policy, error) {
-	if b.creating {
-		return nil, nil
+	if b.creating || b.importing {
+		return nil, nil // somebody in the room has judged
 	}
 	st, err := b.stateIn(b.head.state, policyStateKey)
 	if st == nil || err != nil {

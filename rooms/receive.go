@@ -228,7 +228,7 @@ func (in *intake) attempt(ctx context.Context, hurried bool) error {
 	if r.head.failed.Load() {
 		return errHeadFailed
 	}
-	b := &Builder{e: in.e, room: r, head: r.head.clone(), got: in.got, hurried: hurried, creating: in.creating}
+	b := &Builder{e: in.e, room: r, head: r.head.clone(), got: in.got, hurried: hurried, creating: in.creating, importing: in.replace}
 	if in.replace {
 		if err := in.begin(b); err != nil {
 			return err

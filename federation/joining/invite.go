@@ -32,7 +32,11 @@ func (j *Joining) Invite(ctx context.Context, r *rooms.Room, sender matrix.UserI
 	}
 	// From here on the other server holds the invitation to be true.
 	ctx = context.WithoutCancel(ctx)
-	out, err := j.Engine.Receive(ctx, r.ID, []rooms.Incoming{{Event: signed, Relay: true}})
+	recommended, err := j.Engine.Recommended(ctx, r, []*event.Event{signed})
+	if err != nil {
+		return err
+	}
+	out, err := j.Engine.Receive(ctx, r.ID, []rooms.Incoming{{Event: recommended[0], Relay: true}})
 	if err != nil {
 		return err
 	}

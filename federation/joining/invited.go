@@ -120,7 +120,7 @@ func (j *Joining) invited(ctx context.Context, origin matrix.ServerName, q *invi
 		return nil, err
 	}
 	if here {
-		return signed, j.invitedHere(ctx, signed)
+		return signed, j.invitedHere(ctx, room, signed)
 	}
 	_, err = j.Engine.StoreOutside(ctx, ev.Version, signed, state)
 	return signed, err
@@ -169,10 +169,15 @@ func (j *Joining) mayBeInvited(ctx context.Context, user, sender matrix.UserID) 
 }
 
 // invitedHere brings the invitation into a room that this server is in, so that
-// the user sees it at once. If it builds on what is not here yet, it comes in when
-// the sender's server sends it to all that are in the room.
-func (j *Joining) invitedHere(ctx context.Context, ev *event.Event) error {
-	out, err := j.Engine.Receive(ctx, ev.RoomID, []rooms.Incoming{{Event: ev}})
+// the user sees it at once. If it builds on what is not here yet, or the room's
+// policy server has not signed it yet, it comes in when the sender's server sends
+// it to all that are in the room.
+func (j *Joining) invitedHere(ctx context.Context, r *rooms.Room, ev *event.Event) error {
+	policy, err := j.Engine.StateEvent(ctx, r.View().State, matrix.TypePolicy, "")
+	if err != nil || policy != nil {
+		return err
+	}
+	out, err := j.Engine.Receive(ctx, r.ID, []rooms.Incoming{{Event: ev}})
 	if err != nil || len(out[0].Missing) > 0 {
 		return err
 	}

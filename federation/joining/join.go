@@ -69,7 +69,7 @@ func (j *Joining) join(ctx context.Context, p pending) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := j.dropPending(ctx, p.user, p.room); err != nil {
+	if err := j.dropPending(ctx, p.user, p.room, failed == nil); err != nil {
 		return err
 	}
 	if failed == nil {
@@ -185,20 +185,20 @@ func unrecognized(err error) bool {
 }
 
 // passedOn is the join as the other server passes it on: with its signature,
-// where that is what lets the user in.
+// where that is what lets the user in, and the policy server's.
 // spec: server-server#restricted-rooms
 func (j *Joining) passedOn(ctx context.Context, res *residence, ev *event.Event) (*event.Event, error) {
-	signers := ev.Signers()
-	if len(signers) < 2 {
-		return ev, nil
+	err := malformed("the join does not come back as it was")
+	if res.event != nil && same(ev, res.event) {
+		if err = j.Keys.VerifyEvents(ctx, []*event.Event{res.event})[0]; err == nil {
+			return res.event, nil
+		}
+		err = malformed("the join comes back without a signature that it needs: %v", err)
 	}
-	if res.event == nil || !same(ev, res.event) {
-		return nil, malformed("the join does not come back")
+	if len(ev.Signers()) > 1 {
+		return nil, err
 	}
-	if err := j.Keys.VerifyEvents(ctx, []*event.Event{res.event})[0]; err != nil {
-		return nil, malformed("the join comes back without the signature that lets the user in: %v", err)
-	}
-	return res.event, nil
+	return ev, nil
 }
 
 // same tells whether got is ev, signatures aside.

@@ -99,9 +99,6 @@ func (j *Joining) Leave(ctx context.Context, r *rooms.Room, user matrix.UserID, 
 	if err != nil {
 		return err
 	}
-	if err := j.dropPending(ctx, user, r.ID); err != nil {
-		return err
-	}
 	w := wish{room: r.ID, user: user, membership: matrix.MembershipLeave, content: content}
 	left, err := j.leaveThrough(ctx, r, via, w)
 	if err != nil {
@@ -116,7 +113,7 @@ func (j *Joining) Leave(ctx context.Context, r *rooms.Room, user matrix.UserID, 
 	if _, err := j.Engine.StoreOutside(ctx, r.Version, left, nil); err != nil {
 		return err
 	}
-	return j.dropKnocked(ctx, user, r.ID)
+	return j.dropPending(ctx, user, r.ID, true)
 }
 
 // leaveThrough tells one of the servers; nil if none hears.

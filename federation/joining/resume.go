@@ -64,6 +64,7 @@ func (j *Joining) resumeOne(ctx context.Context, p pending) (over bool, err erro
 	if err != nil {
 		return false, err
 	}
+	joined := false
 	if wanted {
 		failed := j.try(ctx, p)
 		if err := ctx.Err(); err != nil {
@@ -74,8 +75,9 @@ func (j *Joining) resumeOne(ctx context.Context, p pending) (over bool, err erro
 			return false, nil
 		}
 		j.Log.InfoContext(ctx, "a join that was interrupted has come to an end", "user", p.user, "room", p.room, "failed", failed)
+		joined = failed == nil
 	}
-	return true, j.dropPending(ctx, p.user, p.room)
+	return true, j.dropPending(ctx, p.user, p.room, joined)
 }
 
 // stillWanted tells whether the user exists and is not in the room.

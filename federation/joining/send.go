@@ -20,7 +20,9 @@ type handedIn struct {
 	event  *event.Event
 	// servers are those that were in the room before.
 	servers []matrix.ServerName
-	signed  bool // by us, too: one of our users lets the sender in
+	// signed tells that there are more signatures on it than it came with: ours, if
+	// one of our users lets the sender in, or the policy server's.
+	signed bool
 }
 
 type sendRequest struct {
@@ -114,6 +116,12 @@ func (j *Joining) verified(ctx context.Context, checks []keys.Check) error {
 
 // admit brings the event into the room and has it sent on.
 func (j *Joining) admit(ctx context.Context, h *handedIn) (*rooms.Stored, error) {
+	recommended, err := j.Engine.Recommended(ctx, h.room, []*event.Event{h.event})
+	if err != nil {
+		return nil, err
+	}
+	h.signed = h.signed || recommended[0] != h.event
+	h.event = recommended[0]
 	out, err := j.Engine.Receive(ctx, h.room.ID, []rooms.Incoming{{Event: h.event, Relay: true}})
 	if err != nil {
 		return nil, err

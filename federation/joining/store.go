@@ -59,8 +59,17 @@ func (j *Joining) savePending(ctx context.Context, p pending) error {
 	})
 }
 
-func (j *Joining) dropPending(ctx context.Context, user matrix.UserID, room matrix.RoomID) error {
-	return j.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(deletePending, user, room) })
+// dropPending forgets a join, and who was knocked at if the user is in the room or
+// has given up.
+func (j *Joining) dropPending(ctx context.Context, user matrix.UserID, room matrix.RoomID, knock bool) error {
+	return j.DB.Write(ctx, func(tx *db.Tx) error {
+		if knock {
+			if err := tx.Exec(deleteKnocked, user, room); err != nil {
+				return err
+			}
+		}
+		return tx.Exec(deletePending, user, room)
+	})
 }
 
 // loadPending lists the joins that were begun before a time.
@@ -78,10 +87,6 @@ func (j *Joining) loadPending(ctx context.Context, before time.Time) ([]pending,
 
 func (j *Joining) saveKnocked(ctx context.Context, user matrix.UserID, room matrix.RoomID, server matrix.ServerName) error {
 	return j.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(upsertKnocked, user, room, server) })
-}
-
-func (j *Joining) dropKnocked(ctx context.Context, user matrix.UserID, room matrix.RoomID) error {
-	return j.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(deleteKnocked, user, room) })
 }
 
 // knockedAt is the server through which a user knocked, "" if none is known.

@@ -50,15 +50,18 @@ func (p *pair) join(ctx context.Context, members, joins int) (run, error) {
 	if err != nil {
 		return run{}, err
 	}
-	visitors, err := p.there.people(ctx, joins)
-	if err != nil {
-		return run{}, err
-	}
 	places := make([]*room, joins)
 	for i := range places {
 		if places[i], err = p.here.place(ctx, users); err != nil {
 			return run{}, err
 		}
+	}
+	for _, c := range p.there.conns { // the server has closed them if that took long
+		c.close()
+	}
+	visitors, err := p.there.people(ctx, joins)
+	if err != nil {
+		return run{}, err
 	}
 	return p.there.one(ctx, joins, func(_ *conn, i int) error { return p.enter(places[i], visitors[i]) })
 }
