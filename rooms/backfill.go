@@ -21,7 +21,7 @@ import (
 // state would allow it, too.
 // spec: server-server#backfilling-and-retrieving-missing-events
 func (e *Engine) Backfill(ctx context.Context, id matrix.RoomID, events []Incoming) ([]Outcome, error) {
-	r, err := e.bringInside(ctx, id)
+	r, err := e.enterInside(ctx, id)
 	if err != nil {
 		return nil, err
 	}

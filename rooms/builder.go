@@ -514,7 +514,10 @@ func extremityNIDs(xs []extremity) []byte {
 	for i, x := range xs {
 		nids[i] = x.nid
 	}
-	return append([]byte{}, encodeNIDs(nids)...) // a room that is known from outside only has none, not NULL
+	if len(nids) == 0 { // a room that is known from outside only; NULL is something else
+		return []byte{}
+	}
+	return encodeNIDs(nids)
 }
 
 // authState is the handful of state events that authorise an event.

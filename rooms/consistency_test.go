@@ -38,6 +38,14 @@ var damages = map[string]struct {
 	"unread of the room":   {db.SQL(`UPDATE rooms SET unread = 0`), "unread"},
 	"key too many":         {db.SQL(`INSERT INTO state_keys (key_nid, type, state_key) VALUES (999998, 'a', 'b')`), "no event has the state key"},
 	"key changed":          {db.SQL(`UPDATE state_keys SET state_key = '@user:z' WHERE state_key = '@user:b'`), "has the state key"},
+	"server too many":      {db.SQL(`INSERT INTO room_servers (room_nid, server, members, since, until) SELECT room_nid, 'z', 2, since, 0 FROM room_servers`), "counts the members"},
+	"server gone":          {db.SQL(`DELETE FROM room_servers`), "counts the members"},
+	"servers' members":     {db.SQL(`UPDATE room_servers SET members = members + 1`), "counts the members"},
+	"server's stay":        {db.SQL(`UPDATE room_servers SET until = since`), "with 1 members from"},
+	"server twice":         {db.SQL(`INSERT INTO room_servers (room_nid, server, members, since, until) SELECT room_nid, server, members, since + 1, 0 FROM room_servers`), "twice"},
+	"outside without user": {db.SQL(insertOutside + `SELECT 999999, 'x', room_nid, '12', 'x', 1, 0, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid AND e.position = (SELECT MAX(position) FROM events)`), "from outside"},
+	"outside of no room":   {db.SQL(insertOutside + `SELECT 999999, 'x', 77, '12', 'x', 1, 0, json FROM event_json WHERE event_nid = (SELECT MAX(event_nid) FROM event_json)`), "does not exist"},
+	"shell with events":    {db.SQL(`UPDATE rooms SET extremities = SUBSTR(extremities, 1, 0), snapshot = 0, joined = 0, invited = 0`), "known from outside only"},
 	"text gone":            {db.SQL(`DELETE FROM event_json WHERE event_nid = (SELECT MAX(event_nid) FROM events)`), "no text"},
 	"text of another":      {db.SQL(`UPDATE event_json SET json = (SELECT json FROM event_json WHERE event_nid = (SELECT MAX(event_nid) FROM events)) WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE key_nid = 0)`), "not its own"},
 	"auth event newer":     {db.SQL(`UPDATE events SET auth = (SELECT extremities FROM rooms) WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE key_nid <> 0)`), "not older"},
@@ -50,6 +58,8 @@ var damages = map[string]struct {
 	"thread gone":          {db.SQL(`DELETE FROM threads`), "is not kept"},
 	"auth events gone":     {db.SQL(`UPDATE events SET auth = (SELECT auth FROM events WHERE event_nid = (SELECT MIN(event_nid) FROM events WHERE auth IS NOT NULL)) WHERE event_nid = (SELECT MAX(event_nid) FROM events WHERE key_nid <> 0)`), "auth events"},
 }
+
+const insertOutside = `INSERT INTO outside (event_nid, event_id, room_nid, version, user_id, position, replaces, json) `
 
 // TestDamagesAreNamed damages a database in many ways. The check finds nothing
 // before, and says what is wrong after.

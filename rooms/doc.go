@@ -25,6 +25,13 @@
 //     on account of a state that others tell.
 //   - A Room's head (what the next event builds on) runs ahead of its View (what
 //     readers see): a View only ever shows what is committed.
+//   - The members of other servers are counted by server in the commit that moves
+//     the room's state. An event is outgoing if it was made here, or is to be
+//     relayed, while other servers were in the room; each gets those of its stay.
+//   - A room that nobody of this server is or was in is a shell: it has no state,
+//     and nothing is received for it. Memberships that were told from outside are
+//     kept apart from the events of rooms, which have what they rest on. Joining a
+//     shell puts another *Room in its place.
 //   - If a commit fails, the head is dropped with everything built on it, and
 //     the room is loaded again.
 //

@@ -18,7 +18,7 @@ import (
 // spec: server-server#joining-rooms
 func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Stored, error) {
 	for {
-		r, err := e.bringIn(ctx, id)
+		r, err := e.enter(ctx, id)
 		if err == nil {
 			defer r.intake.Release(1)
 			return e.importInto(ctx, r, v, st, chain, join)

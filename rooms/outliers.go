@@ -31,7 +31,7 @@ type outliers struct {
 // the room's history, so that other events can refer to them. They may come in
 // any order. The outcomes are in the order of the events.
 func (e *Engine) StoreOutliers(ctx context.Context, id matrix.RoomID, events []*event.Event) ([]Outcome, error) {
-	r, err := e.bringInside(ctx, id)
+	r, err := e.enterInside(ctx, id)
 	if err != nil {
 		return nil, err
 	}

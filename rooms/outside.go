@@ -60,7 +60,7 @@ func (e *Engine) StoreOutside(ctx context.Context, v *event.Version, ev *event.E
 	}
 	o := &outsider{e: e, ev: ev, user: user, stripped: packed}
 	for {
-		r, err := e.bringIn(ctx, ev.RoomID)
+		r, err := e.enter(ctx, ev.RoomID)
 		if err == nil {
 			defer r.intake.Release(1)
 			return o.into(ctx, r)
@@ -289,8 +289,8 @@ func strip(raw json.RawMessage, user matrix.UserID) json.RawMessage {
 	return append(b, '}')
 }
 
-// bringIn finds a room and takes its intake, which the caller gives back.
-func (e *Engine) bringIn(ctx context.Context, id matrix.RoomID) (*Room, error) {
+// enter finds a room and takes its intake, which the caller gives back.
+func (e *Engine) enter(ctx context.Context, id matrix.RoomID) (*Room, error) {
 	for {
 		r, err := e.Room(ctx, id)
 		if err != nil {
@@ -306,9 +306,9 @@ func (e *Engine) bringIn(ctx context.Context, id matrix.RoomID) (*Room, error) {
 	}
 }
 
-// bringInside is bringIn for rooms whose state is known.
-func (e *Engine) bringInside(ctx context.Context, id matrix.RoomID) (*Room, error) {
-	r, err := e.bringIn(ctx, id)
+// enterInside is enter for rooms whose state is known.
+func (e *Engine) enterInside(ctx context.Context, id matrix.RoomID) (*Room, error) {
+	r, err := e.enter(ctx, id)
 	if err == nil && r.Shell() {
 		r.intake.Release(1)
 		return nil, errUnknownRoom

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -158,6 +159,9 @@ func (s *server) isShell() {
 	if _, err := s.Receive(ctx, s.room, nil); !matrix.HasCode(err, matrix.CodeNotFound) {
 		s.t.Errorf("%s: receiving: %v", s.name, err)
 	}
+	if _, err := s.Backfill(ctx, s.room, nil); !matrix.HasCode(err, matrix.CodeNotFound) {
+		s.t.Errorf("%s: filling in: %v", s.name, err)
+	}
 	if _, err := s.StoreOutliers(ctx, s.room, nil); !matrix.HasCode(err, matrix.CodeNotFound) {
 		s.t.Errorf("%s: outliers: %v", s.name, err)
 	}
@@ -290,5 +294,41 @@ func TestOutsideState(t *testing.T) {
 	}
 	if !slices.Equal(types, []string{"m.room.name", "big0", "big1", "m.room.name"}) || strings.Contains(got, "unsigned") {
 		t.Errorf("shown are %v: %.500s", types, got)
+	}
+}
+
+// TestOutsideAtOnce lets invites of many users into a room come in while others
+// of them join it: there is one room, and everybody ends with what came last.
+func TestOutsideAtOnce(t *testing.T) {
+	for _, kind := range kinds {
+		a, b := newServer(t, "a", "sqlite"), newServer(t, "b", kind)
+		a.found(lookup(t, "12"))
+		b.room, b.v = a.room, a.v
+		before := a.events()
+		st, chain := a.stateAndChain(before)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			user := matrix.UserID(fmt.Sprintf("@user%d:b", i))
+			invite, join := b.ownMember(a, a.user, user, "invite"), b.ownMember(a, user, user, "join")
+			wg.Go(func() {
+				// Once somebody has joined, the invites of others are not from outside.
+				if _, err := b.StoreOutside(t.Context(), b.v, wire(t, invite), nil); err != nil && b.theRoom().LocalMemberCount() == 0 {
+					t.Error(err)
+				}
+				if i%2 == 0 {
+					if _, err := b.ImportState(t.Context(), b.v, b.room, st, chain, wire(t, join)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for range 2 {
+			if n := b.theRoom().LocalMemberCount(); n != 4 || b.theRoom().Shell() {
+				t.Errorf("%s: %d members", kind, n)
+			}
+			b.consistent()
+			b.restart()
+		}
 	}
 }

@@ -51,7 +51,7 @@ const hurry = 3
 // neighbours, save those that depend on it. An error is the server's own.
 // spec: server-server#checks-performed-on-receipt-of-a-pdu
 func (e *Engine) Receive(ctx context.Context, id matrix.RoomID, events []Incoming) ([]Outcome, error) {
-	r, err := e.bringInside(ctx, id)
+	r, err := e.enterInside(ctx, id)
 	if err != nil {
 		return nil, err
 	}

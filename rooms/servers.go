@@ -122,6 +122,9 @@ func (b *Builder) moveServers(changes memberMoves, by *Stored) {
 // writeServers stores what became of the servers, in the transaction that gave
 // the events their positions.
 func (b *Builder) writeServers(tx *db.Tx) error {
+	if len(b.serverMoves) == 0 {
+		return nil
+	}
 	last := make(map[matrix.ServerName]int, len(b.serverMoves))
 	for i, m := range b.serverMoves {
 		last[m.server] = i

@@ -35,6 +35,25 @@ func TestRefs(t *testing.T) {
 	}
 }
 
+func TestDraftJSON(t *testing.T) {
+	for _, v := range Versions() {
+		ref := build(t, v, draft(v, matrix.TypeMessage, `{}`)).Ref()
+		d := draft(v, matrix.TypeMember, `{"membership":"join"}`)
+		d.StateKey, d.PrevEvents, d.AuthEvents = ptr("@alice:example.org"), []Ref{ref}, []Ref{ref}
+		built := map[string]any{}
+		if err := json.Unmarshal(build(t, v, d).JSON, &built); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"hashes", "signatures", "event_id"} {
+			delete(built, name)
+		}
+		want, err := json.Marshal(built)
+		if got := d.JSON(v); err != nil || string(got) != string(want) {
+			t.Errorf("version %s: %s, want %s", v.ID, got, want)
+		}
+	}
+}
+
 func TestCreateNamesItsRoom(t *testing.T) {
 	for _, v := range Versions() {
 		d := draft(v, matrix.TypeCreate, `{"room_version":"`+v.ID+`"}`)
