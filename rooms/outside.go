@@ -38,7 +38,8 @@ var (
 )
 
 // Shell tells that nobody of this server is or was in the room: all that is known
-// are memberships of its users, as they were told from outside.
+// are memberships of its users, as they were told from outside. Even the version
+// may not be the real one.
 func (r *Room) Shell() bool { return r.View().State.Len() == 0 }
 
 // StoreOutside takes in a member event (invite, knock, leave or ban) of a local

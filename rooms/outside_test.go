@@ -229,6 +229,11 @@ func TestOutsideStale(t *testing.T) {
 			if m := b.membership(b.user); m.Membership != "invite" || m.Event != told.NID {
 				t.Errorf("the membership is %+v", m)
 			}
+			p := member("@newcomer:c", "join")
+			p.Sender = "@newcomer:c"
+			if _, err := b.Template(t.Context(), b.theRoom(), p); !matrix.HasCode(err, matrix.CodeNotFound) {
+				t.Errorf("a template by a server that has left: %v", err)
+			}
 			b.consistent()
 			b.restart()
 		}

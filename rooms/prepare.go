@@ -23,10 +23,13 @@ func (e *Engine) Prepare(ctx context.Context, r *Room, sender matrix.UserID, p P
 
 // Template drafts an event of another server's user, p.Sender, for their server
 // to sign: on top of all that is here, and allowed by the room's state. It fails
-// with M_FORBIDDEN, naming the rule, if it is not. The draft's content is
-// canonical.
+// with M_FORBIDDEN, naming the rule, if it is not, and with M_NOT_FOUND if nobody of
+// this server is in the room. The draft's content is canonical.
 // spec: server-server#joining-rooms
 func (e *Engine) Template(ctx context.Context, r *Room, p Proto) (event.Draft, error) {
+	if r.LocalMemberCount() == 0 { // the state that is known may be old
+		return event.Draft{}, errUnknownRoom
+	}
 	d, ev, err := e.prepare(ctx, r, p)
 	if err != nil {
 		return event.Draft{}, err

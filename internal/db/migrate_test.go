@@ -140,6 +140,7 @@ func TestRender(t *testing.T) {
 		{`a = $1 AND b = $12`, `a = ?1 AND b = ?12`, `a = $1 AND b = $12`},
 		{`a IN {ints $2}`, `a IN (SELECT value FROM json_each(?2))`, `a = ANY ($2::bigint[])`},
 		{`a not in {texts $1}`, `a NOT IN (SELECT value FROM json_each(?1))`, `a <> ALL ($1::text[])`},
+		{`{instr}(a, ':')`, `instr(a, ':')`, `strpos(a, ':')`},
 		{`{greatest}(a, {least}(b, 1))`, `max(a, min(b, 1))`, `greatest(a, least(b, 1))`},
 	} {
 		lite, pg := db.Render(c.text)
