@@ -80,10 +80,11 @@ func (e *Engine) Authoriser(ctx context.Context, r *Room, u matrix.UserID) (matr
 			return "", nil
 		}
 	}
-	switch in, known, err := e.inOneOf(ctx, allowedRooms(events[0]), u); {
+	allowed := allowedRooms(events[0])
+	switch in, known, err := e.inOneOf(ctx, allowed, u); {
 	case err != nil:
 		return "", err
-	case !in && !known && !e.Local(u):
+	case !in && !known && len(allowed) > 0 && !e.Local(u):
 		return "", matrix.NewError(400, matrix.CodeUnableToAuthoriseJoin,
 			"This server is in none of the rooms whose members may join; ask another one")
 	case !in:

@@ -51,33 +51,44 @@ func (e *Engine) importInto(ctx context.Context, r *Room, v *event.Version, st, 
 		return joined, err
 	}
 	got := newFetched()
-	if _, err := e.storeOutliers(ctx, r, got, slices.Concat(chain, st)); err != nil {
+	outcomes, err := e.storeOutliers(ctx, r, got, slices.Concat(chain, st))
+	if err != nil {
 		return nil, err
 	}
 	in := &intake{
-		e: e, room: r, got: got, events: []Incoming{{Event: join, State: idsOf(st)}},
+		e: e, room: r, got: got, events: []Incoming{{Event: join, State: idsOf(vouched(st, outcomes[len(chain):]))}},
 		replace: r.LocalMemberCount() == 0,
 	}
-	outcomes, err := in.do(ctx)
-	if err != nil {
+	if outcomes, err = in.do(ctx); err != nil {
 		return nil, err
 	}
 	return imported(outcomes[0])
 }
 
+// vouched are the events of a state that could be brought in. One whose auth
+// events nobody gave is as good as not there.
+func vouched(st []*event.Event, outcomes []Outcome) []*event.Event {
+	kept := make([]*event.Event, 0, len(st))
+	for i, ev := range st {
+		if outcomes[i].Event != nil {
+			kept = append(kept, ev)
+		}
+	}
+	return kept
+}
+
 // importNew makes a room.
 func (e *Engine) importNew(ctx context.Context, nid RoomNID, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Room, *Stored, error) {
 	r := newRoom(nid, id, v)
-	in := &intake{
-		e: e, room: r, got: newFetched(), events: []Incoming{{Event: join, State: idsOf(st)}},
-		replace: true, creating: true,
-	}
+	in := &intake{e: e, room: r, got: newFetched(), replace: true, creating: true}
 	o := &outliers{e: e, room: r.NID, id: id, version: v, got: in.got}
 	all := slices.Concat(chain, st)
 	defer o.claim(all)()
-	if _, err := o.admitAll(ctx, all); err != nil {
+	judged, err := o.admitAll(ctx, all)
+	if err != nil {
 		return nil, nil, err
 	}
+	in.events = []Incoming{{Event: join, State: idsOf(vouched(st, judged[len(chain):]))}}
 	if o.create == nil {
 		return nil, nil, matrix.NewError(400, matrix.CodeUnknown, "The state of the room has no create event")
 	}

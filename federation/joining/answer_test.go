@@ -170,7 +170,7 @@ func TestTemplates(t *testing.T) {
 		{"make_join", p.User("eve"), restricted("12", elsewhere, space), "?ver=12", 200, ""},
 		{"make_join", p.User("other"), restricted("12", elsewhere, space), "?ver=12", 403, matrix.CodeForbidden},
 		{"make_join", p.User("eve"), restricted("12", elsewhere), "?ver=12", 400, matrix.CodeUnableToAuthoriseJoin},
-		{"make_join", p.User("eve"), restricted("12"), "?ver=12", 400, matrix.CodeUnableToAuthoriseJoin},
+		{"make_join", p.User("eve"), restricted("12"), "?ver=12", 403, matrix.CodeForbidden},
 		{"make_join", p.User("eve"), nobody, "?ver=8", 400, matrix.CodeUnableToGrantJoin},
 		{"make_leave", p.User("member"), open, "", 200, ""},
 		{"make_leave", p.User("eve"), open, "", 403, matrix.CodeForbidden},

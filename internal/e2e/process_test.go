@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 // process is a server that can be killed and started again on its data.
 type process struct {
 	t      testing.TB
+	name   string
 	config string
 	url    string
 	cmd    *exec.Cmd
@@ -52,18 +53,23 @@ type process struct {
 // start runs a server on a free port with a new database.
 func start(t testing.TB, kind string) *process {
 	t.Helper()
-	dir := t.TempDir()
-	address := freeAddress(t)
-	p := &process{t: t, config: filepath.Join(dir, "config.yaml"), url: "http://" + address}
-	text := fmt.Sprintf(`server_name: localhost
+	return startAs(t, kind, t.TempDir(), "localhost", "", "federation: {enabled: false}\n")
+}
+
+// startAs runs a server of a name, with more listeners and more configuration.
+func startAs(t testing.TB, kind, dir, name, listeners, more string) *process {
+	t.Helper()
+	address := freeAddress(t, "127.0.0.1")
+	p := &process{t: t, name: name, config: filepath.Join(dir, "config.yaml"), url: "http://" + address}
+	text := fmt.Sprintf(`server_name: %q
 data_dir: %s
 database: %q
 public_url: %s
-listeners: [{address: %q}]
+listeners: [{address: %q}%s]
 registration: {mode: open, guests: true}
 passwords: {time: 1, memory_kib: 64, threads: 1}
 rate_limits: {enabled: false}
-`, dir, dbtest.URL(t, kind), p.url, address)
+`, name, dir, dbtest.URL(t, kind), p.url, address, listeners) + more
 	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +78,9 @@ rate_limits: {enabled: false}
 	return p
 }
 
-func freeAddress(t testing.TB) string {
+func freeAddress(t testing.TB, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

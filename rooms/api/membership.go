@@ -104,6 +104,42 @@ func (a *API) inviteOther(ctx context.Context, id matrix.RoomID, sender matrix.U
 	return a.Remote.Invite(ctx, r, sender, p)
 }
 
+// setMember looks after what is special about setting a member event as any other
+// state. Who lets somebody in is not theirs to say, and invitations of users of
+// other servers go by those; the answer is nil for all that goes on as usual.
+func (a *API) setMember(ctx context.Context, c *httpx.Caller, q *stateRequest, key string) (*eventAnswer, error) {
+	content := map[string]json.RawMessage{}
+	if err := json.Unmarshal(q.Body, &content); err != nil {
+		return nil, matrix.BadJSON("The content must be an object").Because(err)
+	}
+	if _, there := content[authorisedVia]; there {
+		delete(content, authorisedVia)
+		q.Body = mustJSON(content)
+	}
+	user, err := matrix.ParseUserID(key)
+	if err != nil || a.Engine.Local(user) || string(content["membership"]) != `"invite"` {
+		return nil, nil
+	}
+	p := rooms.Proto{Type: q.Type, StateKey: &key, Content: q.Body, Timestamp: massaged(c, q.Timestamp)}
+	if err := a.inviteOther(ctx, q.RoomID, c.User, p); err != nil {
+		return nil, err
+	}
+	r, err := a.Engine.Room(ctx, q.RoomID)
+	if err != nil {
+		return nil, err
+	}
+	st, err := a.Engine.StateEvent(ctx, r.View().State, matrix.TypeMember, key)
+	if err == nil && st == nil {
+		err = matrix.NotFound("The invitation was taken back at once")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &eventAnswer{st.ID}, nil
+}
+
+const authorisedVia = "join_authorised_via_users_server"
+
 // errAlone answers invitations of users of other servers where there is no
 // federation.
 var errAlone = matrix.Forbidden("This server does not federate; only its own users can be invited")
@@ -215,7 +251,7 @@ func reprofile(b *rooms.Builder, u matrix.UserID, p rooms.Profile) error {
 			}
 		}
 	}
-	delete(content, "join_authorised_via_users_server")
+	delete(content, authorisedVia)
 	proto, err := memberProto(u, content)
 	if err != nil || bytes.Equal(proto.Content, st.Content) {
 		return err
@@ -332,7 +368,7 @@ func (q *joinRequest) withExtras(p rooms.Proto) (rooms.Proto, error) {
 		return p, err
 	}
 	for _, own := range []string{"membership", "displayname", "avatar_url", "third_party_invite", "third_party_signed",
-		"join_authorised_via_users_server", "is_direct"} {
+		authorisedVia, "is_direct"} {
 		delete(extras, own)
 	}
 	maps.Copy(extras, content)

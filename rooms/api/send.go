@@ -104,6 +104,11 @@ func (a *API) setState(ctx context.Context, c *httpx.Caller, q *stateRequest, ke
 			return nil, err
 		}
 	}
+	if q.Type == matrix.TypeMember {
+		if answer, err := a.setMember(ctx, c, q, key); answer != nil || err != nil {
+			return answer, err
+		}
+	}
 	p := rooms.Proto{Type: q.Type, StateKey: &key, Content: q.Body, Timestamp: massaged(c, q.Timestamp)}
 	var there *rooms.Stored
 	events, err := a.Engine.Update(ctx, q.RoomID, c.User, func(b *rooms.Builder) error {
