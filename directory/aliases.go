@@ -31,7 +31,29 @@ func (d *Directory) Local(ctx context.Context, alias matrix.RoomAlias) (matrix.R
 	if !found {
 		return "", nil, noAlias(alias)
 	}
-	return e.room, []matrix.ServerName{d.Engine.ServerName}, nil
+	servers, err := d.servers(ctx, e.room)
+	return e.room, servers, err
+}
+
+// maxServers bounds the servers by which a room is to be joined.
+const maxServers = 50
+
+// servers lists servers that are in a room, this one first if it is.
+func (d *Directory) servers(ctx context.Context, id matrix.RoomID) ([]matrix.ServerName, error) {
+	own := []matrix.ServerName{d.Engine.ServerName}
+	r, err := d.Engine.Room(ctx, id)
+	if err != nil {
+		if matrix.HasCode(err, matrix.CodeNotFound) {
+			err = nil
+		}
+		return own, err
+	}
+	others := r.Servers()
+	others = others[:min(len(others), maxServers)]
+	if r.LocalMemberCount() == 0 && len(others) > 0 {
+		return slices.Clone(others), nil
+	}
+	return append(own, others...), nil
 }
 
 func noAlias(alias matrix.RoomAlias) error {

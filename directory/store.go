@@ -37,11 +37,15 @@ var (
 		WHERE r.joined > 0 ORDER BY r.joined DESC, p.room_id`)
 
 	// People who are in a room with the user or in a published one.
-	visibleUsers = db.SQL(`SELECT DISTINCT m.user_id FROM memberships m WHERE m.local = 1 AND m.membership = 'join' AND m.room_nid IN (
-			SELECT own.room_nid FROM memberships own WHERE own.user_id = $1 AND own.membership = 'join'
-			UNION SELECT r.room_nid FROM rooms r JOIN directory_published p ON p.room_id = r.room_id)
-		LIMIT $2`)
+	visibleUsers = db.SQL(`SELECT DISTINCT m.user_id FROM memberships m WHERE m.local = 1 AND m.membership = 'join' AND m.room_nid IN (` +
+		roomsToMeet + `) LIMIT $2`)
+	// Those of other servers, each with one of their member events.
+	visibleForeign = db.SQL(`SELECT m.user_id, MAX(m.event_nid) FROM memberships m WHERE m.local = 0 AND m.membership = 'join' AND m.room_nid IN (` +
+		roomsToMeet + `) GROUP BY m.user_id ORDER BY m.user_id LIMIT $2`)
 )
+
+const roomsToMeet = `SELECT own.room_nid FROM memberships own WHERE own.user_id = $1 AND own.membership = 'join'
+	UNION SELECT r.room_nid FROM rooms r JOIN directory_published p ON p.room_id = r.room_id`
 
 // entry is what is kept of an alias.
 type entry struct {

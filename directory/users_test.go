@@ -60,3 +60,28 @@ func TestUsers(t *testing.T) {
 		g.Refused("alice", "POST", "/v3/user_directory/search", `{"search_term":"`+strings.Repeat("a", 256)+`"}`, 400, matrix.CodeInvalidParam)
 	})
 }
+
+// TestForeignUsers finds people of other servers by what rooms show of them.
+func TestForeignUsers(t *testing.T) {
+	each(t, func(g *rig) {
+		shared, secret, open := g.Room("alice"), g.Room("dave"), publish(g, "open", 1)
+		in := func(u matrix.UserID, content string) {
+			g.Foreign(shared, u, State(matrix.TypeMember, string(u), content))
+		}
+		in("@one:tea.org", `{"membership":"join","displayname":"First","avatar_url":5}`)
+		in("@two:x.org", `{"membership":"join","displayname":"Green Tea"}`)
+		in("@three:x.org", `{"membership":"join","displayname":["tea"]}`)
+		in("@gone:tea.org", `{"membership":"join"}`)
+		in("@gone:tea.org", `{"membership":"leave"}`)
+		g.Enter(secret, "@hidden:tea.org", "@one:tea.org")
+		g.Enter(open, "@open:tea.org")
+		for term, want := range map[string]string{
+			"tea": "two one open", "first": "one", "hidden": "", "tea.org": "one open", "@two:x.org": "two", "x.org": "two three",
+		} {
+			got := Want[usersAnswer](g.Rig, "alice", "POST", "/v3/user_directory/search", fmt.Sprintf(`{"search_term":%q}`, term))
+			if got.who() != want {
+				t.Errorf("%q finds %q, not %q", term, got.who(), want)
+			}
+		}
+	})
+}

@@ -139,6 +139,8 @@ CREATE TABLE outside (
 	stripped  {blob}
 );
 CREATE INDEX outside_user ON outside (room_nid, user_id);
+`, `
+CREATE INDEX memberships_foreign ON memberships (room_nid) WHERE local = 0 AND membership = 'join';
 `)
 
 var (

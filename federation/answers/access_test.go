@@ -40,11 +40,11 @@ func (g *rig) scene(visibility string) *scene {
 	s.first = g.Send(s.room, "alice", Message("first"))
 	g.Send(s.room, "alice", State(matrix.TypeTopic, "", `{"topic":"new"}`))
 	for _, server := range []matrix.ServerName{"in.org", "left.org", "denied.org:8448"} {
-		g.enter(s.room, matrix.NewUserID("u", server))
+		g.Enter(s.room, matrix.NewUserID("u", server))
 	}
-	g.Send(s.room, "alice", membership("@u:invited.org", matrix.MembershipInvite))
+	g.Send(s.room, "alice", Membership("@u:invited.org", matrix.MembershipInvite))
 	s.second = g.Send(s.room, "alice", Message("second"))
-	g.remote(s.room, "@u:left.org", membership("@u:left.org", matrix.MembershipLeave))
+	g.Foreign(s.room, "@u:left.org", Membership("@u:left.org", matrix.MembershipLeave))
 	g.Send(s.room, "alice", State(matrix.TypeServerACL, "", `{"allow":["*"],"deny":["DENIED.*"]}`))
 	g.Send(s.room, "alice", State(matrix.TypeJoinRules, "", `{"join_rule":"invite"}`))
 	s.end = g.Send(s.room, "alice", Message("end"))

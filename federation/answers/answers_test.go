@@ -21,7 +21,7 @@ const other matrix.ServerName = "other.org"
 func (g *rig) shared(more ...rooms.Proto) *rooms.Room {
 	g.Helper()
 	r := g.Room("alice", more...)
-	g.enter(r, "@u:other.org")
+	g.Enter(r, "@u:other.org")
 	return r
 }
 
@@ -156,7 +156,7 @@ func TestLargeEvents(t *testing.T) {
 func TestAuthChain(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		r := g.shared()
-		said := g.remote(r, "@u:other.org", Message("hello"))
+		said := g.Foreign(r, "@u:other.org", Message("hello"))
 		g.Send(r, "alice", State(matrix.TypeTopic, "", `{"topic":"t"}`))
 		types := texts(t, r, get[pdus](g, other, "/event_auth/"+string(r.ID)+"/"+string(said.ID)).Chain)
 		slices.Sort(types)
@@ -173,17 +173,17 @@ func TestNotServed(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		r := g.shared()
 		first := g.Say(r, "alice", "first")
-		forbidden := g.build(r, "@u:other.org", Message("x"), func(d *event.Draft) { d.Type, d.StateKey = matrix.TypeName, new(string) })
-		if out := g.receive(r, forbidden); out.Event == nil || out.Event.Flags&rooms.Rejected == 0 {
+		forbidden := g.Build(r, "@u:other.org", Message("x"), func(d *event.Draft) { d.Type, d.StateKey = matrix.TypeName, new(string) })
+		if out := g.Receive(r, forbidden); out.Event == nil || out.Event.Flags&rooms.Rejected == 0 {
 			t.Fatalf("%+v", out)
 		}
-		late := g.build(r, "@u:other.org", Message("late"))
-		g.Send(r, "alice", membership("@u:other.org", matrix.MembershipBan))
-		if out := g.receive(r, late); out.Event == nil || out.Event.Flags&rooms.SoftFailed == 0 {
+		late := g.Build(r, "@u:other.org", Message("late"))
+		g.Send(r, "alice", Membership("@u:other.org", matrix.MembershipBan))
+		if out := g.Receive(r, late); out.Event == nil || out.Event.Flags&rooms.SoftFailed == 0 {
 			t.Fatalf("%+v", out)
 		}
-		g.Send(r, "alice", membership("@v:other.org", matrix.MembershipInvite))
-		g.enter(r, "@v:other.org")
+		g.Send(r, "alice", Membership("@v:other.org", matrix.MembershipInvite))
+		g.Enter(r, "@v:other.org")
 		held := g.remoteHeld(r, "@v:other.org")
 		end := g.Say(r, "alice", "end")
 		for _, ev := range []*event.Event{forbidden, late} {
@@ -216,8 +216,8 @@ func TestNotServed(t *testing.T) {
 // remoteHeld redacts an event that is not there.
 func (g *rig) remoteHeld(r *rooms.Room, user matrix.UserID) *rooms.Stored {
 	g.Helper()
-	ev := g.build(r, user, rooms.Proto{Type: matrix.TypeRedaction, Content: []byte(`{}`), Redacts: "$nowhere"})
-	out := g.receive(r, ev)
+	ev := g.Build(r, user, rooms.Proto{Type: matrix.TypeRedaction, Content: []byte(`{}`), Redacts: "$nowhere"})
+	out := g.Receive(r, ev)
 	if out.Event == nil || out.Event.Flags != rooms.Held {
 		g.Fatalf("%+v", out)
 	}

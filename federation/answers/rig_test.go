@@ -2,9 +2,7 @@ package answers_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -129,54 +127,6 @@ func (g *rig) refused(origin matrix.ServerName, method, path, body string, statu
 	if err := json.Unmarshal([]byte(text), &answer); err != nil || code != status || answer.Code != errcode {
 		g.Errorf("%s: %s %s %s: %d %.300s; want %d %s", origin, method, path, body, code, text, status, errcode)
 	}
-}
-
-// remote makes an event of another server's user and brings it in.
-func (g *rig) remote(r *rooms.Room, sender matrix.UserID, p rooms.Proto) *rooms.Stored {
-	g.Helper()
-	out := g.receive(r, g.build(r, sender, p))
-	if out.Event == nil || out.Event.Flags != 0 {
-		g.Fatalf("%s by %s: %+v", p.Type, sender, out)
-	}
-	return out.Event
-}
-
-var foreignKey = event.SigningKey{ID: "ed25519:1", Private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}
-
-func (g *rig) build(r *rooms.Room, sender matrix.UserID, p rooms.Proto, change ...func(*event.Draft)) *event.Event {
-	g.Helper()
-	p.Sender = sender
-	d, err := g.Engine.Template(g.Context(), r, p)
-	if err != nil {
-		g.Fatal(err)
-	}
-	for _, c := range change {
-		c(&d)
-	}
-	ev, err := event.Build(r.Version, d, sender.Server(), foreignKey)
-	if err != nil {
-		g.Fatal(err)
-	}
-	return ev
-}
-
-func (g *rig) receive(r *rooms.Room, ev *event.Event) rooms.Outcome {
-	g.Helper()
-	outcomes, err := g.Engine.Receive(g.Context(), r.ID, []rooms.Incoming{{Event: ev}})
-	if err != nil {
-		g.Fatal(err)
-	}
-	return outcomes[0]
-}
-
-// enter makes another server's user a member.
-func (g *rig) enter(r *rooms.Room, user matrix.UserID) *rooms.Stored {
-	g.Helper()
-	return g.remote(r, user, membership(user, matrix.MembershipJoin))
-}
-
-func membership(user matrix.UserID, is string) rooms.Proto {
-	return State(matrix.TypeMember, string(user), fmt.Sprintf(`{"membership":%q}`, is))
 }
 
 // pdus is an answer with events in it, by whatever name.
