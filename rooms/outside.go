@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -272,10 +273,11 @@ func strip(raw json.RawMessage, user matrix.UserID) json.RawMessage {
 		return nil
 	}
 	var ev struct {
-		Type     *string         `json:"type"`
-		StateKey *string         `json:"state_key"`
-		Sender   string          `json:"sender"`
-		Content  json.RawMessage `json:"content"`
+		Type      *string         `json:"type"`
+		StateKey  *string         `json:"state_key"`
+		Sender    string          `json:"sender"`
+		Content   json.RawMessage `json:"content"`
+		Timestamp int64           `json:"origin_server_ts"`
 	}
 	if json.Unmarshal(raw, &ev) != nil || ev.Type == nil || ev.StateKey == nil || len(ev.Content) == 0 || ev.Content[0] != '{' {
 		return nil
@@ -283,7 +285,13 @@ func strip(raw json.RawMessage, user matrix.UserID) json.RawMessage {
 	if _, err := matrix.ParseUserID(ev.Sender); err != nil || *ev.Type == matrix.TypeMember && *ev.StateKey == string(user) {
 		return nil
 	}
-	b := appendString([]byte(`{"type":`), *ev.Type)
+	b := []byte{'{'}
+	if *ev.Type == matrix.TypeCreate && ev.Timestamp > 0 {
+		// spec: client-server#stripped-state
+		b = strconv.AppendInt(append(b, `"origin_server_ts":`...), ev.Timestamp, 10)
+		b = append(b, ',')
+	}
+	b = appendString(append(b, `"type":`...), *ev.Type)
 	b = appendString(append(b, `,"state_key":`...), *ev.StateKey)
 	b = appendString(append(b, `,"sender":`...), ev.Sender)
 	b = append(append(b, `,"content":`...), ev.Content...)

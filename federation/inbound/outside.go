@@ -12,8 +12,8 @@ import (
 
 // concernsUs tells whether an event of a room that no user of ours is in ends the
 // invite or the knock of one of them. The state of the room is not known here, so
-// that the rules cannot judge the event; but only who is in the room knows the id
-// of the event that it ends and must name.
+// that the rules cannot judge the event: an invitation can be taken back by who
+// has made it, and a knock be answered by who knows the id of its event.
 func (in *Inbound) concernsUs(ctx context.Context, r *rooms.Room, ev *event.Event) (bool, error) {
 	user := matrix.UserID(ev.StateKey())
 	if !ev.Is(matrix.TypeMember, string(user)) || !in.Rooms.Local(user) ||
@@ -25,7 +25,10 @@ func (in *Inbound) concernsUs(ctx context.Context, r *rooms.Room, ev *event.Even
 		return false, err
 	}
 	ended, err := in.Rooms.Events(ctx, []state.EventNID{m.Event})
-	return err == nil && slices.Contains(ev.AuthEvents, ended[0].ID), err
+	if err != nil || m.Membership == matrix.MembershipInvite && ended[0].Sender != ev.Sender {
+		return false, err
+	}
+	return slices.Contains(ev.AuthEvents, ended[0].ID), nil
 }
 
 // outside brings in what concerns our users of a room that none of them is in.

@@ -239,7 +239,8 @@ func refused(out rooms.Outcome) error {
 
 // via lists the servers that may let a user into a room: those that are named,
 // those that have to do with the user's invitation or knock, those that were in
-// the room when this server was, and the one that the room's id bears.
+// the room when this server was, and where there are none the one that the room's
+// id bears.
 func (j *Joining) via(ctx context.Context, room matrix.RoomID, user matrix.UserID, named []matrix.ServerName) ([]matrix.ServerName, error) {
 	all := slices.Clone(named)
 	r, err := j.Engine.Room(ctx, room)
@@ -253,7 +254,9 @@ func (j *Joining) via(ctx context.Context, room matrix.RoomID, user matrix.UserI
 		}
 		all = append(all, more...)
 	}
-	all = append(all, room.Server())
+	if len(all) == 0 {
+		all = append(all, room.Server())
+	}
 	via := make([]matrix.ServerName, 0, maxVia)
 	for _, s := range all {
 		if _, err := matrix.ParseServerName(string(s)); err != nil || s == j.Engine.ServerName || slices.Contains(via, s) {

@@ -2,11 +2,14 @@ package queries
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
 const (
@@ -26,6 +29,8 @@ type cache[V any] struct {
 	keep   time.Duration
 	size   func(V) int
 	asking singleflight.Group
+	// refusals are not remembered where they may end at any time.
+	noRefusals bool
 
 	mu    sync.Mutex
 	kept  *simplelru.LRU[string, answer[V]]
@@ -69,6 +74,9 @@ func (c *cache[V]) known(key string) (answer[V], bool) {
 
 func (c *cache[V]) put(key string, v V, err error) {
 	a := answer[V]{value: v, err: err, until: c.now().Add(c.keep), bytes: len(key) + entryBytes}
+	if err != nil && c.noRefusals && matrix.AsError(err).Status < http.StatusInternalServerError {
+		return
+	}
 	if err != nil {
 		a.until = c.now().Add(keepFailure)
 	} else {

@@ -42,8 +42,11 @@ func New(d Deps) (*Queries, error) {
 	if q.profiles, err = newCache(d.Now, profileKept, profileSize); err != nil {
 		return nil, err
 	}
-	q.spaces, err = newCache(d.Now, hierarchyKept, answerSize)
-	return q, err
+	if q.spaces, err = newCache(d.Now, hierarchyKept, answerSize); err != nil {
+		return nil, err
+	}
+	q.spaces.noRefusals = true // who may see a room changes with every join
+	return q, nil
 }
 
 // get asks for JSON and makes the failure one for a client.

@@ -71,10 +71,13 @@ type preset struct {
 	inviteLevel                       int
 }
 
+// guestsForbidden is also what holds where there is no m.room.guest_access.
+const guestsForbidden = "forbidden"
+
 var presets = map[string]preset{
 	"private_chat":         {joinRule: matrix.JoinInvite, visibility: matrix.VisibilityShared, guestAccess: "can_join"},
 	"trusted_private_chat": {joinRule: matrix.JoinInvite, visibility: matrix.VisibilityShared, guestAccess: "can_join", trusted: true},
-	"public_chat":          {joinRule: matrix.JoinPublic, visibility: matrix.VisibilityShared, guestAccess: "forbidden", inviteLevel: 50},
+	"public_chat":          {joinRule: matrix.JoinPublic, visibility: matrix.VisibilityShared, guestAccess: guestsForbidden, inviteLevel: 50},
 }
 
 // createRoom makes a room with all its first events in one commit.
@@ -226,8 +229,10 @@ func (a *API) firstEvents(ctx context.Context, u matrix.UserID, q *createRequest
 	protos = append(protos,
 		state(matrix.TypeJoinRules, map[string]any{"join_rule": set.joinRule}),
 		state(matrix.TypeHistoryVisibility, map[string]any{"history_visibility": set.visibility}),
-		state(matrix.TypeGuestAccess, map[string]any{"guest_access": set.guestAccess}),
 	)
+	if set.guestAccess != guestsForbidden { // as it is without the event
+		protos = append(protos, state(matrix.TypeGuestAccess, map[string]any{"guest_access": set.guestAccess}))
+	}
 	for _, s := range q.InitialState {
 		p, err := s.proto()
 		if err != nil {

@@ -104,7 +104,10 @@ func (a *API) setState(ctx context.Context, c *httpx.Caller, q *stateRequest, ke
 			return nil, err
 		}
 	}
-	if q.Type == matrix.TypeMember {
+	switch q.Type {
+	case matrix.TypeCreate:
+		return nil, matrix.NewError(400, matrix.CodeBadState, "A room has one create event, which was sent when it was made")
+	case matrix.TypeMember:
 		if answer, err := a.setMember(ctx, c, q, key); answer != nil || err != nil {
 			return answer, err
 		}
