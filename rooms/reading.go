@@ -162,8 +162,24 @@ func (e *Engine) EventIDs(ctx context.Context, nids []state.EventNID) ([]matrix.
 var memberKeysByName = db.SQL(`SELECT key_nid, state_key FROM state_keys WHERE state_key IN {texts $1} AND type = 'm.room.member'`)
 
 // memberKeys numbers the member keys of users who have one, in the order of the
-// users; those that are not in memory are read in one go.
+// users.
 func (e *Engine) memberKeys(ctx context.Context, users []matrix.UserID) ([]state.KeyNID, error) {
+	known, err := e.memberNumbers(ctx, users)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]state.KeyNID, 0, len(users))
+	for _, u := range users {
+		if n, ok := known[u]; ok {
+			keys = append(keys, n)
+		}
+	}
+	return keys, nil
+}
+
+// memberNumbers numbers the member keys of users who have one; those that are not
+// in memory are read in one go.
+func (e *Engine) memberNumbers(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]state.KeyNID, error) {
 	known := make(map[matrix.UserID]state.KeyNID, len(users))
 	var missing []string
 	for _, u := range users {
@@ -173,25 +189,48 @@ func (e *Engine) memberKeys(ctx context.Context, users []matrix.UserID) ([]state
 			missing = append(missing, string(u))
 		}
 	}
-	if len(missing) > 0 {
-		err := db.Each(ctx, e.DB, memberKeysByName, func(s db.Scanner) error {
-			var n state.KeyNID
-			var u matrix.UserID
-			if err := s.Scan(&n, &u); err != nil {
-				return err
+	if len(missing) == 0 {
+		return known, nil
+	}
+	return known, db.Each(ctx, e.DB, memberKeysByName, func(s db.Scanner) error {
+		var n state.KeyNID
+		var u matrix.UserID
+		err := s.Scan(&n, &u)
+		known[u] = n
+		return err
+	}, missing)
+}
+
+// WhereJoined tells which of the rooms each of the users is joined to; they may be
+// users of any server. Those who are in none are left out.
+func (e *Engine) WhereJoined(ctx context.Context, in []*Room, users []matrix.UserID) (map[matrix.UserID][]*Room, error) {
+	keys, err := e.memberNumbers(ctx, users)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	type place struct {
+		user matrix.UserID
+		room *Room
+	}
+	var places []place
+	var nids []state.EventNID
+	for _, r := range in {
+		m := r.View().State
+		for u, k := range keys {
+			if nid, ok := m.Get(k); ok {
+				places, nids = append(places, place{u, r}), append(nids, nid)
 			}
-			known[u] = n
-			return nil
-		}, missing)
-		if err != nil {
-			return nil, err
 		}
 	}
-	keys := make([]state.KeyNID, 0, len(users))
-	for _, u := range users {
-		if n, ok := known[u]; ok {
-			keys = append(keys, n)
+	members, err := e.Events(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	joined := map[matrix.UserID][]*Room{}
+	for i, st := range members {
+		if p := places[i]; st.Membership() == matrix.MembershipJoin {
+			joined[p.user] = append(joined[p.user], p.room)
 		}
 	}
-	return keys, nil
+	return joined, nil
 }

@@ -23,12 +23,15 @@
 //     after their own last member event.
 //   - A message costs work for each client that is connected, none for members
 //     who are not.
+//   - What other servers say counts for their own users only, and in rooms that
+//     these are in. Malformed EDUs have no effect.
+//   - Other servers are told of public receipts only.
 //   - Typing and presence live in memory. Tokens carry the epoch of the run that
 //     they belong to; of another epoch everything current is told again.
 //
 // # Locks
 //
 // notifier.mu comes first; while it is held, typing.mu and presence.mu may be
-// taken, and Room.IsLocalMember and LocalMembers called. receipts.mu, counts.mu
-// and lazyMembers.mu are taken alone. None is held over I/O.
+// taken, and Room.IsLocalMember and LocalMembers called. receipts.mu, counts.mu,
+// foreign.mu and lazyMembers.mu are taken alone. None is held over I/O.
 package syncapi

@@ -32,7 +32,7 @@ func (a *answer) ephemeral(rd *roomDelta, g *gathered) []json.RawMessage {
 		return events
 	}
 	users = slices.DeleteFunc(users, func(u matrix.UserID) bool {
-		return !rd.room.IsLocalMember(u) || !f.Takes("m.typing", u, nil)
+		return a.s.Rooms.Local(u) && !rd.room.IsLocalMember(u) || !f.Takes("m.typing", u, nil)
 	})
 	b := append([]byte(nil), `{"type":"m.typing","content":{"user_ids":`...)
 	b = appendTexts(b, users)

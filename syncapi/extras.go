@@ -60,7 +60,11 @@ func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]
 		}
 	}
 	if !d.initial {
-		list = append(list, s.newcomers(d, list)...)
+		fresh, err := s.newcomers(ctx, d, list)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, fresh...)
 	}
 	var events []json.RawMessage
 	for _, p := range list {
@@ -73,13 +77,17 @@ func (s *Service) presenceFor(ctx context.Context, q *syncRequest, d *delta) ([]
 
 // acquaintances leaves the people who are in one of the rooms, and the user.
 func (s *Service) acquaintances(ctx context.Context, user matrix.UserID, in map[rooms.RoomNID]struct{}, list []seen) ([]seen, error) {
+	strangers, err := s.among(ctx, in, s.strangers(list))
+	if err != nil {
+		return nil, err
+	}
 	kept := list[:0]
 	for some := range slices.Chunk(list, 64) {
 		known := s.notifier.meet(some, in)
 		for i, p := range some {
 			var err error
-			ok := p.user == user || known[i] == yes
-			if !ok && known[i] == unknown {
+			ok := p.user == user || known[i] == yes || strangers[p.user]
+			if !ok && known[i] == unknown && s.Rooms.Local(p.user) {
 				if ok, err = s.meets(ctx, in, p.user); err != nil {
 					return nil, err
 				}
@@ -92,14 +100,27 @@ func (s *Service) acquaintances(ctx context.Context, user matrix.UserID, in map[
 	return kept, nil
 }
 
+// strangers lists those of the people who are users of other servers.
+func (s *Service) strangers(list []seen) []matrix.UserID {
+	var users []matrix.UserID
+	for _, p := range list {
+		if !s.Rooms.Local(p.user) {
+			users = append(users, p.user)
+		}
+	}
+	return users
+}
+
 // newcomers are the people of rooms that are new to the client, and those who
 // are new in rooms that it knows.
-func (s *Service) newcomers(d *delta, told []seen) []seen {
-	var fresh []*rooms.Room
+func (s *Service) newcomers(ctx context.Context, d *delta, told []seen) ([]seen, error) {
+	fresh := map[rooms.RoomNID]struct{}{}
+	var open []*rooms.Room
 	arrived := map[matrix.UserID]bool{}
 	for _, rd := range d.joined {
 		if rd.fresh() {
-			fresh = append(fresh, rd.room)
+			fresh[rd.Room] = struct{}{}
+			open = append(open, rd.room)
 			continue
 		}
 		for _, ev := range rd.view.Recent {
@@ -108,14 +129,17 @@ func (s *Service) newcomers(d *delta, told []seen) []seen {
 			}
 		}
 	}
-	if len(fresh) == 0 && len(arrived) == 0 {
-		return nil
+	if len(open) == 0 && len(arrived) == 0 {
+		return nil, nil
 	}
-	return s.presence.here(func(u matrix.UserID) bool {
-		return u != d.user &&
-			(arrived[u] || slices.ContainsFunc(fresh, func(r *rooms.Room) bool { return r.IsLocalMember(u) })) &&
-			!slices.ContainsFunc(told, func(p seen) bool { return p.user == u })
+	list := s.presence.here(func(u matrix.UserID) bool {
+		return u != d.user && !slices.ContainsFunc(told, func(p seen) bool { return p.user == u }) &&
+			(arrived[u] || slices.ContainsFunc(open, func(r *rooms.Room) bool { return r.IsLocalMember(u) || r.HasServer(u.Server()) }))
 	})
+	// Of a user of another server it is known so far that somebody of theirs is in
+	// one of the rooms.
+	there, err := s.among(ctx, fresh, s.strangers(list))
+	return slices.DeleteFunc(list, func(p seen) bool { return !arrived[p.user] && !s.Rooms.Local(p.user) && !there[p.user] }), err
 }
 
 // event renders m.presence.

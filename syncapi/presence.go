@@ -25,22 +25,29 @@ const (
 	presenceActive   = time.Minute            // how long somebody counts as currently active
 	presenceTick     = 5 * time.Second        // how often it is looked who fell idle
 	presenceTogether = 250 * time.Millisecond // changes within it wake others once
+	presenceAgain    = 25 * time.Minute       // until other servers are told again of somebody who is there
+	presenceRemote   = 35 * time.Minute       // from the last word of another server to offline
+	presenceStranger = 20_000                 // users of other servers who are kept
+	maxAgo           = 365 * 24 * time.Hour   // since somebody was active
 )
 
 // presence knows who is there. It lives in memory only: after a restart
 // everybody is offline until they are heard of.
 type presence struct {
-	off         bool
-	notifier    *notifier
-	now         func() time.Time
-	memberships func(context.Context, matrix.UserID) ([]rooms.Membership, error)
+	off      bool
+	notifier *notifier
+	now      func() time.Time
+	local    func(matrix.UserID) bool
+	where    func(context.Context, []matrix.UserID) (map[matrix.UserID][]rooms.RoomNID, error) // who is joined to which rooms of ours
+	abroad   func([]seen)                                                                      // tells other servers of local users
 
-	mu      sync.Mutex
-	people  map[matrix.UserID]*person
-	changed map[matrix.UserID]struct{} // not told to anybody yet
-	told    *time.Timer                // set while changed is to be told
-	ticker  *time.Timer                // set while somebody is not offline
-	closed  bool
+	mu        sync.Mutex
+	people    map[matrix.UserID]*person
+	strangers int                        // how many of them are of other servers
+	changed   map[matrix.UserID]struct{} // not told to anybody yet
+	told      *time.Timer                // set while changed is to be told
+	ticker    *time.Timer                // set while somebody is not offline
+	closed    bool
 }
 
 // person is one user's presence.
@@ -52,14 +59,15 @@ type person struct {
 	heard      time.Time // when their last request ended
 	open       int       // open requests that say they are there
 	generation int64     // of the last change that others were told of
+	abroad     time.Time // when other servers were told last
+
+	stranger bool // a user of another server
+	current  bool // what that server said of being currently active
 }
 
-func newPresence(n *notifier, d Deps) *presence {
+func newPresence(n *notifier, s *Service) *presence {
 	return &presence{
-		off: !d.Presence, notifier: n, now: d.Now,
-		memberships: func(ctx context.Context, u matrix.UserID) ([]rooms.Membership, error) {
-			return d.Rooms.Memberships(ctx, u)
-		},
+		off: !s.Presence, notifier: n, now: s.Now, local: s.Rooms.Local, where: s.whereJoined, abroad: s.tellPresence,
 		people: map[matrix.UserID]*person{}, changed: map[matrix.UserID]struct{}{},
 	}
 }
@@ -130,13 +138,69 @@ func (p *presence) set(u matrix.UserID, state string, status *string) {
 	defer p.mu.Unlock()
 	who := p.get(u)
 	who.active, who.heard = p.now(), p.now()
-	if status != who.status && (status == nil || who.status == nil || *status != *who.status) {
+	if !sameText(status, who.status) {
 		who.status = status
 		p.tell(u)
 	}
 	p.become(u, who, state)
 	p.tick()
 }
+
+// strange lists those of the users who are not known to be there.
+func (p *presence) strange(users []matrix.UserID) []matrix.UserID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(users), func(u matrix.UserID) bool { return p.people[u] != nil })
+}
+
+// hear takes what another server says of one of its users.
+func (p *presence) hear(c presencePush) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.people[c.User]
+	if who == nil {
+		if c.State == offline {
+			return
+		}
+		if p.strangers >= presenceStranger {
+			p.forget()
+		}
+		who = p.get(c.User)
+		who.stranger = true
+		p.strangers++
+	}
+	now := p.now()
+	ago := time.Duration(min(max(c.Ago, 0), maxAgo.Milliseconds())) * time.Millisecond
+	who.heard, who.active = now, now.Add(-ago)
+	if who.current != c.Active || !sameText(who.status, c.Status) {
+		who.current, who.status = c.Active, c.Status
+		p.tell(c.User)
+	}
+	p.become(c.User, who, c.State)
+	p.tick()
+}
+
+// forget makes room for somebody of another server: whoever is offline goes first;
+// p.mu is held.
+func (p *presence) forget() {
+	looks := 0
+	var victim matrix.UserID
+	for u, who := range p.people {
+		if !who.stranger {
+			continue
+		}
+		victim = u
+		if looks++; who.state == offline || looks > 100 {
+			break
+		}
+	}
+	if victim != "" {
+		delete(p.people, victim)
+		p.strangers--
+	}
+}
+
+func sameText(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // become changes somebody's state; p.mu is held.
 func (p *presence) become(u matrix.UserID, who *person, state string) {
@@ -156,33 +220,52 @@ func (p *presence) tell(u matrix.UserID) {
 	}
 }
 
-// flush tells everybody who shares a room with somebody who changed.
+// flush tells everybody who shares a room with somebody who changed, and the
+// servers of those who are not here.
 func (p *presence) flush() {
 	p.mu.Lock()
 	p.told = nil
 	changed := p.changed
 	p.changed = map[matrix.UserID]struct{}{}
 	p.mu.Unlock()
+	users := slices.Collect(maps.Keys(changed))
+	where, err := p.where(context.Background(), users)
+	if err != nil {
+		where = nil // they are seen where they are looked for
+	}
 	in := map[rooms.RoomNID]struct{}{}
-	for u := range changed {
-		memberships, err := p.memberships(context.Background(), u)
-		if err != nil {
-			continue // they are seen where they are looked for
-		}
-		for _, m := range memberships {
-			if m.Membership == matrix.MembershipJoin {
-				in[m.Room] = struct{}{}
-			}
+	for _, list := range where {
+		for _, nid := range list {
+			in[nid] = struct{}{}
 		}
 	}
-	users := slices.Collect(maps.Keys(changed))
 	p.notifier.met(users, slices.Collect(maps.Keys(in)), func(generation int64) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, u := range users {
-			p.people[u].generation = generation
+			if who := p.people[u]; who != nil {
+				who.generation = generation
+			}
 		}
 	})
+	p.tellServers(users)
+}
+
+// tellServers tells other servers of those of the users who are ours.
+func (p *presence) tellServers(users []matrix.UserID) {
+	var ours []seen
+	p.mu.Lock()
+	now := p.now()
+	for _, u := range users {
+		if who := p.people[u]; who != nil && !who.stranger {
+			who.abroad = now
+			ours = append(ours, p.look(u, who, now))
+		}
+	}
+	p.mu.Unlock()
+	if len(ours) > 0 {
+		p.abroad(ours)
+	}
 }
 
 // tick looks after those who are not offline, for as long as there are any; p.mu
@@ -195,24 +278,32 @@ func (p *presence) tick() {
 
 func (p *presence) age() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.ticker = nil
 	now := p.now()
 	there := false
+	var again []matrix.UserID
 	for u, who := range p.people {
 		switch {
 		case who.state == offline:
+		case who.stranger:
+			if now.Sub(who.heard) >= presenceRemote {
+				p.become(u, who, offline)
+			}
 		case who.open == 0 && now.Sub(who.heard) >= presenceGone:
 			p.become(u, who, offline)
 		case who.state == online && now.Sub(who.active) >= presenceIdle:
 			p.become(u, who, unavailable)
 			who.idle = true
+		case now.Sub(who.abroad) >= presenceAgain:
+			again = append(again, u)
 		}
 		there = there || who.state != offline
 	}
 	if there {
 		p.tick()
 	}
+	p.mu.Unlock()
+	p.tellServers(again)
 }
 
 func (p *presence) close() {
@@ -240,6 +331,9 @@ func (p *presence) look(u matrix.UserID, who *person, now time.Time) seen {
 	if !who.active.IsZero() {
 		s.ago = max(now.Sub(who.active), 0)
 		s.active = who.state == online && s.ago < presenceActive
+	}
+	if who.stranger {
+		s.active = who.state == online && who.current
 	}
 	return s
 }
@@ -273,7 +367,8 @@ func (p *presence) above(after, upTo int64) []seen {
 	return list
 }
 
-// here lists who is not offline, of those that the condition holds for.
+// here lists who is not offline, of those that the condition holds for, which is
+// called with the lock held.
 func (p *presence) here(ok func(matrix.UserID) bool) []seen {
 	if p.off {
 		return nil

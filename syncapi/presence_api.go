@@ -25,9 +25,7 @@ func (s *Service) putPresence(_ context.Context, c *httpx.Caller, q *putPresence
 	if q.User != c.User {
 		return nil, matrix.Forbidden("You can only set your own presence")
 	}
-	switch q.State {
-	case online, unavailable, offline:
-	default:
+	if !isPresence(q.State) {
 		return nil, matrix.InvalidParam(`"presence" must be "online", "unavailable" or "offline"`)
 	}
 	if q.Status != nil && len(*q.Status) > maxStatus {
@@ -35,6 +33,10 @@ func (s *Service) putPresence(_ context.Context, c *httpx.Caller, q *putPresence
 	}
 	s.presence.set(c.User, q.State, q.Status)
 	return nil, nil
+}
+
+func isPresence(state string) bool {
+	return state == online || state == unavailable || state == offline
 }
 
 type getPresenceRequest struct {
@@ -92,8 +94,12 @@ func (s *Service) joinedRooms(ctx context.Context, u matrix.UserID) (map[rooms.R
 	return joined, nil
 }
 
-// meets tells whether a user is in one of the rooms.
+// meets tells whether a user of any server is in one of the rooms.
 func (s *Service) meets(ctx context.Context, in map[rooms.RoomNID]struct{}, u matrix.UserID) (bool, error) {
+	if !s.Rooms.Local(u) {
+		met, err := s.among(ctx, in, []matrix.UserID{u})
+		return met[u], err
+	}
 	memberships, err := s.Rooms.Memberships(ctx, u)
 	if err != nil {
 		return false, err

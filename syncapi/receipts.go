@@ -215,25 +215,25 @@ func pick(own map[rooms.RoomNID][]Receipt, in []rooms.RoomNID) map[rooms.RoomNID
 	return picked
 }
 
-// put moves a receipt forward, within a write. One that would go back is left
-// where it is, as is one that is there already.
-func (s *receipts) put(ctx context.Context, tx *db.Tx, r *rooms.Room, c Receipt) error {
+// put moves a receipt forward, within a write, and tells whether it did. One that
+// would go back is left where it is, as is one that is there already.
+func (s *receipts) put(ctx context.Context, tx *db.Tx, r *rooms.Room, c Receipt) (moved bool, err error) {
 	at, found, err := db.One(ctx, tx, receiptAt, func(row db.Scanner) (at int64, err error) {
 		return at, row.Scan(&at)
 	}, c.Room, c.User, c.Type, c.Thread)
 	if err != nil || found && at >= c.EventPosition {
-		return err
+		return false, err
 	}
 	c.Position = tx.Position()
 	if err := tx.Exec(upsertReceipt, c.Room, c.User, c.Type, c.Thread, c.Event, c.EventPosition, c.unread, c.Timestamp, c.Position); err != nil {
-		return err
+		return false, err
 	}
 	tx.Publish(ReceiptChanged{Receipt: c, RoomID: r.ID})
 	switch c.Thread {
 	case "":
-		return tx.Exec(clearHighlights, c.Room, c.User, c.EventPosition)
+		return true, tx.Exec(clearHighlights, c.Room, c.User, c.EventPosition)
 	case threadMain:
-		return tx.Exec(clearThread, c.Room, c.User, c.EventPosition, "")
+		return true, tx.Exec(clearThread, c.Room, c.User, c.EventPosition, "")
 	}
-	return tx.Exec(clearThread, c.Room, c.User, c.EventPosition, c.Thread)
+	return true, tx.Exec(clearThread, c.Room, c.User, c.EventPosition, c.Thread)
 }

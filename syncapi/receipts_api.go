@@ -105,10 +105,16 @@ func (s *Service) mark(ctx context.Context, user matrix.UserID, id matrix.RoomID
 		return nil
 	}
 	s.presence.active(user)
-	return s.DB.Write(ctx, func(tx *db.Tx) error {
-		for _, c := range set {
-			if err := s.receipts.put(ctx, tx, r, c); err != nil {
+	var public *Receipt // that moved
+	err = s.DB.Write(ctx, func(tx *db.Tx) error {
+		public = nil
+		for i, c := range set {
+			forward, err := s.receipts.put(ctx, tx, r, c)
+			if err != nil {
 				return err
+			}
+			if forward && c.Type == Read {
+				public = &set[i]
 			}
 		}
 		if !moved {
@@ -120,6 +126,10 @@ func (s *Service) mark(ctx context.Context, user matrix.UserID, id matrix.RoomID
 		}
 		return s.Data.Put(tx, user, id, FullyRead, content)
 	})
+	if err == nil && public != nil {
+		s.tellReceipt(r, public)
+	}
+	return err
 }
 
 // joinedRoom returns a room that the user is in; 403 if they are not.

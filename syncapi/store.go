@@ -50,6 +50,11 @@ var (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (room_nid, user_id, type, thread) DO UPDATE SET event_id = excluded.event_id,
 			event_pos = excluded.event_pos, unread = excluded.unread, ts = excluded.ts, position = excluded.position`)
+	advanceReceipt = db.SQL(`INSERT INTO receipts (room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (room_nid, user_id, type, thread) DO UPDATE SET event_id = excluded.event_id,
+			event_pos = excluded.event_pos, ts = excluded.ts, position = excluded.position
+			WHERE receipts.event_pos < excluded.event_pos`)
 	receiptAt     = db.SQL(`SELECT event_pos FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type = $3 AND thread = $4`)
 	receiptsSince = db.SQL(selectReceipts + `WHERE room_nid IN {ints $1} AND position > $2 AND position <= $3 ORDER BY position`)
 	receiptsOf    = db.SQL(selectReceipts + `WHERE user_id = $1`)

@@ -67,6 +67,7 @@ type Deps struct {
 	Data       AccountData
 	Encryption Encryption // nil: none
 	Sessions   Sessions   // nil: only EndSession ends open requests
+	Remote     Remote     // nil: there are no other servers
 	Now        func() time.Time
 	Log        *slog.Logger
 	// Presence can be turned off: nobody is shown to be online then.
@@ -85,6 +86,7 @@ type Service struct {
 	typing   *typing
 	presence *presence
 	counts   *counts
+	foreign  *foreign
 	lazy     *lazyMembers
 	filters  *filterCache
 	first    heroes
@@ -110,14 +112,17 @@ func New(d Deps) *Service {
 	s.notifier = newNotifier(d)
 	s.receipts = newReceipts(d)
 	s.counts = newCounts(d, s.receipts)
-	s.typing = newTyping(s.notifier, d.Now)
-	s.presence = newPresence(s.notifier, d)
+	s.foreign = newForeign(d)
+	s.typing = newTyping(s.notifier, d.Now, s.stoppedTyping)
+	s.presence = newPresence(s.notifier, s)
 	d.DB.Subscribe(func(b db.Batch) {
 		// What a woken request reads is brought up to the commit before it is
 		// woken.
 		s.receipts.publish(b)
 		s.counts.publish(b)
 		s.notifier.publish(b)
+		s.foreign.publish(b)
+		s.leftTyping(b)
 	})
 	return s
 }
@@ -126,6 +131,7 @@ func New(d Deps) *Service {
 func (s *Service) Close() {
 	s.typing.close()
 	s.receipts.close()
+	s.foreign.close()
 	s.presence.close()
 }
 

@@ -14,6 +14,8 @@ import (
 const (
 	typingDefault = 30 * time.Second
 	typingMax     = 2 * time.Minute
+	typingAgain   = 20 * time.Second // until other servers are told again
+	typingRemote  = time.Minute      // until a user of another server counts as having stopped
 )
 
 // typing knows who is typing where. It lives in memory only. Its lock is taken
@@ -22,6 +24,7 @@ const (
 type typing struct {
 	notifier *notifier
 	now      func() time.Time
+	stopped  func(rooms.RoomNID, matrix.UserID) // told of who stops by themselves
 
 	mu     sync.Mutex
 	rooms  map[rooms.RoomNID]*typingRoom
@@ -34,34 +37,43 @@ type typingRoom struct {
 }
 
 // typist is one user who types, until the timer stops them.
-type typist struct{ timer *time.Timer }
-
-func newTyping(n *notifier, now func() time.Time) *typing {
-	return &typing{notifier: n, now: now, rooms: map[rooms.RoomNID]*typingRoom{}}
+type typist struct {
+	timer *time.Timer
+	told  time.Time // when other servers were told
 }
 
-// set notes that a user types for so long, or has stopped if it is 0.
-func (t *typing) set(nid rooms.RoomNID, user matrix.UserID, d time.Duration) {
+func newTyping(n *notifier, now func() time.Time, stopped func(rooms.RoomNID, matrix.UserID)) *typing {
+	return &typing{notifier: n, now: now, stopped: stopped, rooms: map[rooms.RoomNID]*typingRoom{}}
+}
+
+// set notes that a user types for so long, or has stopped if it is 0. It tells
+// whether that is news for other servers, who forget before long.
+func (t *typing) set(nid rooms.RoomNID, user matrix.UserID, d time.Duration) (news bool) {
 	d = min(d, typingMax)
+	now := t.now()
 	t.mu.Lock()
 	r := t.rooms[nid]
 	var old *typist
 	if r != nil {
 		old = r.users[user]
 	}
-	if old != nil && d > 0 { // still typing: nobody needs to be told
+	if old != nil && d > 0 { // still typing: nobody here needs to be told
 		old.timer.Reset(d)
+		if news = now.Sub(old.told) >= typingAgain; news {
+			old.told = now
+		}
 	}
 	t.mu.Unlock()
 	if (old != nil) == (d > 0) {
-		return
+		return news
 	}
-	t.change(nid, user, old, d)
+	return t.change(nid, user, old, d)
 }
 
 // change starts or stops a user; if they are to stop, only as the typist that
 // was seen, since they may have begun anew.
-func (t *typing) change(nid rooms.RoomNID, user matrix.UserID, seen *typist, d time.Duration) {
+func (t *typing) change(nid rooms.RoomNID, user matrix.UserID, seen *typist, d time.Duration) (changed bool) {
+	now := t.now()
 	t.notifier.typed(nid, func(generation int64) bool {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -75,16 +87,22 @@ func (t *typing) change(nid rooms.RoomNID, user matrix.UserID, seen *typist, d t
 			return false
 		}
 		if d > 0 {
-			p := &typist{}
-			p.timer = time.AfterFunc(d, func() { t.change(nid, user, p, 0) })
+			p := &typist{told: now}
+			p.timer = time.AfterFunc(d, func() {
+				if t.change(nid, user, p, 0) {
+					t.stopped(nid, user)
+				}
+			})
 			r.users[user] = p
 		} else {
 			there.timer.Stop()
 			delete(r.users, user)
 		}
 		r.generation = generation
+		changed = true
 		return true
 	})
+	return changed
 }
 
 // in lists who types in a room; changed tells whether that is news above a
@@ -143,6 +161,8 @@ func (s *Service) putTyping(ctx context.Context, c *httpx.Caller, q *typingReque
 	if d > 0 {
 		s.presence.active(c.User)
 	}
-	s.typing.set(r.NID, c.User, d)
+	if s.typing.set(r.NID, c.User, d) {
+		s.tellTyping(r, c.User, d > 0)
+	}
 	return nil, nil
 }
