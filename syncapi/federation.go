@@ -70,10 +70,8 @@ func (s *Service) stoppedTyping(nid rooms.RoomNID, user matrix.UserID) {
 	s.tellTyping(r, user, false)
 }
 
-// receiptContent has receipts by room, type and user.
+// remoteReceipt is a receipt in m.receipt, which has them by room, type and user.
 // spec: server-server#receipts
-type receiptContent map[string]map[string]map[string]remoteReceipt
-
 type remoteReceipt struct {
 	Events []string `json:"event_ids"`
 	Data   struct {

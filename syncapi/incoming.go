@@ -156,22 +156,21 @@ func (s *Service) unmet(ctx context.Context, origin matrix.ServerName, users []m
 // HandleReceipts takes m.receipt of another server.
 // spec: server-server#receipts
 func (s *Service) HandleReceipts(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
-	var byRoom map[string]map[string]json.RawMessage
+	var byRoom map[string]json.RawMessage
 	if json.Unmarshal(content, &byRoom) != nil {
 		s.ignore(eduReceipt, origin, "it is malformed")
 		return nil
 	}
 	left := maxReceipts
-	for id, types := range byRoom {
-		if types[Read] == nil { // there are no others that may be told
+	for id, raw := range byRoom {
+		var types struct {
+			Read map[string]json.RawMessage `json:"m.read"` // there are no others that may be told
+		}
+		if json.Unmarshal(raw, &types) != nil || len(types.Read) == 0 {
+			s.ignore(eduReceipt, origin, "it is malformed, or has no public receipts")
 			continue
 		}
-		var users map[string]json.RawMessage
-		if json.Unmarshal(types[Read], &users) != nil {
-			s.ignore(eduReceipt, origin, "it is malformed")
-			continue
-		}
-		if left -= len(users); left < 0 {
+		if left -= len(types.Read); left < 0 {
 			s.ignore(eduReceipt, origin, "it has too many receipts")
 			return nil
 		}
@@ -182,7 +181,7 @@ func (s *Service) HandleReceipts(ctx context.Context, origin matrix.ServerName, 
 		if r == nil {
 			continue
 		}
-		if err := s.takeReceipts(ctx, origin, r, s.parseReceipts(origin, r, users)); err != nil {
+		if err := s.takeReceipts(ctx, origin, r, s.parseReceipts(origin, r, types.Read)); err != nil {
 			return err
 		}
 	}

@@ -79,7 +79,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}
 	s.sync = syncapi.New(syncapi.Deps{
 		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Sessions: users, Now: deps.Now, Log: deps.Log,
-		Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
+		Remote: s.ephemeral(), Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
 	})
 	s.Accounts.OnLogout(s.sync.EndSession)
 	reports, err := admin.New(admin.Deps{

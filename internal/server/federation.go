@@ -125,7 +125,7 @@ func (s *Server) federate(users *users) error {
 	}
 	fetcher := fetch.New(o.client, o.ring, s.deps.Log)
 	if o.inbound, err = inbound.New(inbound.Deps{
-		DB: s.db, Rooms: s.rooms, Fetch: fetcher, Auth: o.auth, Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
+		DB: s.db, Rooms: s.rooms, Fetch: fetcher, Auth: o.auth, EDUs: s.edus(), Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
 	}); err != nil {
 		return err
 	}
