@@ -48,6 +48,7 @@ type Builder struct {
 	strips        []redaction
 	memberChanges []memberChange
 	serverMoves   []serverMove
+	moves         []Move
 	onStored      []func()  // called after the commit
 	known         []*Stored // events that are stored already, and get a place now
 	outside       *Stored   // an event that is stored from outside
@@ -339,6 +340,7 @@ func (b *Builder) countMember(st *Stored) error {
 	b.head.count(st.Membership(), 1)
 	user := matrix.UserID(st.StateKey())
 	b.memberChanges = append(b.memberChanges, memberChange{user, st, st})
+	b.moved(user, old, st)
 	var moves memberMoves
 	moves.add(b.e.ServerName, user, old, st)
 	b.moveServers(moves, st)
@@ -380,7 +382,7 @@ func (b *Builder) commit(txn *TxnKey) *db.Pending {
 	done := &Committed{
 		Room: b.room, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
 		Joined: h.joined, Invited: h.invited, redacted: b.redacted, memberChanges: b.localMemberChanges(), created: b.creating,
-		Destinations: b.destinations(), servers: h.servers, serverMoves: b.serverMoves,
+		Moves: b.moves, Destinations: b.destinations(), servers: h.servers, serverMoves: b.serverMoves,
 	}
 	for _, st := range b.events {
 		if st.Flags == 0 {

@@ -223,6 +223,7 @@ func (b *Builder) moveHead(to *branch, by *Stored) error {
 		}
 		b.memberChanges = append(b.memberChanges, change)
 		moves.add(b.e.ServerName, change.user, old, fresh)
+		b.moved(change.user, old, fresh)
 	}
 	b.moveServers(moves, by)
 	h.state, h.chain = to.state, to.chain

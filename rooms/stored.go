@@ -101,6 +101,7 @@ type Committed struct {
 	// sent what OutgoingTo lists.
 	Outgoing     []*Stored
 	Destinations []matrix.ServerName
+	Moves        []Move // who came and went, in order
 
 	servers       *servers
 	serverMoves   []serverMove
