@@ -14,6 +14,14 @@ import (
 // spec: appendices#canonical-json
 func Canonical(raw []byte) ([]byte, error) { return canonicalise(raw, true) }
 
+// WellFormed tells what keeps a JSON value from being passed on to clients, as some
+// of them could not read the whole that it is part of: invalid UTF-8, lone
+// surrogates, too deep nesting. Numbers may have any form.
+func WellFormed(raw []byte) error {
+	_, err := check(raw, false)
+	return err
+}
+
 // canonicalise is Canonical with or without the number rules.
 func canonicalise(raw []byte, strict bool) ([]byte, error) {
 	done, err := check(raw, strict)
