@@ -62,7 +62,8 @@ type Rooms interface {
 	LeaveAll(ctx context.Context, user matrix.UserID) error
 }
 
-// Hooks are called after the commit that they name. Each may be nil.
+// Hooks are called after the commit that they name, but for Renamed. Each may be
+// nil.
 type Hooks struct {
 	// Registered is called once for a new account that is not a guest's.
 	// displayName is "" unless the one who registered it gave one.
@@ -70,6 +71,8 @@ type Hooks struct {
 	// Deactivated removes what other features keep of the user; with erase also
 	// account data and contacts. It is repeated until it returns nil.
 	Deactivated func(ctx context.Context, user matrix.UserID, erase bool) error
+	// Renamed is called in the write that gives a device another name.
+	Renamed func(tx *db.Tx, user matrix.UserID, device matrix.DeviceID) error
 }
 
 // Deps is what New needs.

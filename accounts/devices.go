@@ -112,14 +112,14 @@ func (a *Accounts) putDevice(ctx context.Context, c *httpx.Caller, q *renameRequ
 	answer := &changed{}
 	err = a.db.Write(ctx, func(tx *db.Tx) error {
 		answer.status = http.StatusOK
-		_, found, err := db.One(ctx, tx, selectDevice, scanDevice, u.nid, q.DeviceID)
+		d, found, err := db.One(ctx, tx, selectDevice, scanDevice, u.nid, q.DeviceID)
 		switch {
 		case err != nil:
 			return err
-		case found && q.DisplayName == nil:
+		case found && (q.DisplayName == nil || name == d.DisplayName):
 			return nil
 		case found:
-			return tx.Exec(renameDevice, name, u.nid, q.DeviceID)
+			return a.rename(tx, c.User, u.nid, q.DeviceID, name)
 		case c.Appservice == "":
 			return noSuchDevice()
 		}
@@ -130,6 +130,13 @@ func (a *Accounts) putDevice(ctx context.Context, c *httpx.Caller, q *renameRequ
 		return nil, err
 	}
 	return answer, nil
+}
+
+func (a *Accounts) rename(tx *db.Tx, user matrix.UserID, userNID int64, id matrix.DeviceID, name string) error {
+	if err := tx.Exec(renameDevice, name, userNID, id); err != nil || a.hooks.Renamed == nil {
+		return err
+	}
+	return a.hooks.Renamed(tx, user, id)
 }
 
 type deleteDeviceRequest struct {

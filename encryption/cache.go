@@ -18,10 +18,10 @@ type cache[K comparable, V any] struct {
 	clock int64
 }
 
-func newCache[K comparable, V any]() *cache[K, V] {
-	values, err := lru.New[K, V](devicesKept)
+func newCache[K comparable, V any](size int) *cache[K, V] {
+	values, err := lru.New[K, V](size)
 	if err != nil {
-		panic(err) // the size is a constant
+		panic(err) // the sizes are constants
 	}
 	return &cache[K, V]{values: values}
 }
@@ -47,9 +47,50 @@ func (c *cache[K, V]) get(ctx context.Context, k K, read func(context.Context) (
 	return v, nil
 }
 
+// many returns the values of keys; read finds those that are not known, and
+// leaves out what there is not.
+func (c *cache[K, V]) many(ctx context.Context, keys []K, read func(context.Context, []K) (map[K]V, error)) (map[K]V, error) {
+	found := make(map[K]V, len(keys))
+	var missing []K
+	c.mu.Lock()
+	for _, k := range keys {
+		if v, ok := c.values.Get(k); ok {
+			found[k] = v
+		} else {
+			missing = append(missing, k)
+		}
+	}
+	began := c.clock
+	c.mu.Unlock()
+	if len(missing) == 0 {
+		return found, nil
+	}
+	values, err := read(ctx, missing)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, v := range values {
+		found[k] = v
+		if c.clock == began {
+			c.values.Add(k, v)
+		}
+	}
+	return found, nil
+}
+
 func (c *cache[K, V]) drop(k K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clock++
 	c.values.Remove(k)
+}
+
+// clear drops everything.
+func (c *cache[K, V]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock++
+	c.values.Purge()
 }

@@ -61,18 +61,23 @@ func (e *Encryption) claim(ctx context.Context, c *httpx.Caller, q *claimRequest
 	if answer.OneTimeKeys, err = e.ClaimLocal(ctx, local); err != nil {
 		return nil, err
 	}
-	asked(ctx, e, q.Timeout, remote, answer.Failures,
-		func(ctx context.Context, server matrix.ServerName, claims Claims) (Claimed, error) {
-			return e.Remote.ClaimKeys(ctx, server, claims)
-		},
-		func(claims Claims, got Claimed) {
-			for user := range claims { // a server speaks for whom it was asked about
-				if got[user] != nil {
-					answer.OneTimeKeys[user] = got[user]
-				}
-			}
-		})
+	asked(ctx, e, q.Timeout, remote, answer.Failures, e.claimServer, func(_ Claims, got Claimed) {
+		maps.Copy(answer.OneTimeKeys, got)
+	})
 	return answer, nil
+}
+
+// UnmarshalJSON reads keys as another server gives them. What does not have the
+// form is left out.
+func (c *Claimed) UnmarshalJSON(raw []byte) error {
+	*c = Claimed{}
+	for user, raw := range membersOf[matrix.UserID](raw) {
+		(*c)[user] = map[matrix.DeviceID]map[string]json.RawMessage{}
+		for id, raw := range membersOf[matrix.DeviceID](raw) {
+			(*c)[user][id] = membersOf[string](raw)
+		}
+	}
+	return nil
 }
 
 // wanted is one key to claim.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -96,15 +97,15 @@ func (e *Encryption) uploadCross(ctx context.Context, c *httpx.Caller, q *crossR
 			return nil, err
 		}
 	}
-	return nil, e.change(ctx, c.User, true, func(tx *db.Tx) (bool, error) {
+	return nil, e.change(ctx, c.User, true, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 		now, err := crossKeysOf(ctx, tx, c.User)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		if !same(now, old) || !same(old, now) {
-			return false, matrix.NewError(http.StatusConflict, matrix.CodeUnknown, "Your keys have changed meanwhile; look at them and try again")
+			return nil, matrix.NewError(http.StatusConflict, matrix.CodeUnknown, "Your keys have changed meanwhile; look at them and try again")
 		}
-		return true, e.storeCross(ctx, tx, c.User, keys, old)
+		return e.storeCross(ctx, tx, c.User, keys, old)
 	})
 }
 
@@ -125,33 +126,29 @@ func (k *signedKeys) by(user matrix.UserID, public string) bool {
 }
 
 // storeCross replaces keys. What the replaced ones have signed, and what was
-// signed of them, goes with them.
-func (e *Encryption) storeCross(ctx context.Context, tx *db.Tx, user matrix.UserID, keys, old map[string]*signedKeys) error {
+// signed of them, goes with them. It returns what others have to look at anew.
+func (e *Encryption) storeCross(ctx context.Context, tx *db.Tx, user matrix.UserID, keys, old map[string]*signedKeys) ([]matrix.DeviceID, error) {
 	names, err := e.allDevices(ctx, tx, []matrix.UserID{user})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var gone, goneIDs []string
+	gone := map[string]*signedKeys{}
 	for usage, k := range old {
 		switch {
 		case keys[usage] != nil && keys[usage].bare != k.bare:
 		case keys[usage] == nil && keys[usageMaster] != nil && keys[usageMaster].bare != old[usageMaster].bare:
 			// Signed by a master key that is no more.
 			if err := tx.Exec(deleteCrossKeys, user, usage); err != nil {
-				return err
+				return nil, err
 			}
 		default:
 			continue
 		}
-		gone, goneIDs = append(gone, k.public()), append(goneIDs, ed25519Prefix+k.public())
+		gone[usage] = k
 	}
-	if len(gone) > 0 {
-		if err := tx.Exec(deleteSignaturesOn, user, gone); err != nil {
-			return err
-		}
-		if err := tx.Exec(deleteSignaturesBy, user, goneIDs); err != nil {
-			return err
-		}
+	changed, err := forgetCross(ctx, tx, user, gone)
+	if err != nil {
+		return nil, err
 	}
 	master := old[usageMaster]
 	if keys[usageMaster] != nil {
@@ -159,20 +156,47 @@ func (e *Encryption) storeCross(ctx context.Context, tx *db.Tx, user matrix.User
 	}
 	for usage, k := range keys {
 		if _, taken := names[user][matrix.DeviceID(k.public())]; taken {
-			return matrix.Forbidden("One of your devices has the %s key as its id", usage)
+			return nil, matrix.Forbidden("One of your devices has the %s key as its id", usage)
 		}
 		if err := tx.Exec(upsertCrossKeys, user, usage, k.public(), k.bare); err != nil {
-			return err
+			return nil, err
 		}
 		list, err := masterOrDevices(ctx, tx, k, usage, master)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if _, err := e.addSignatures(ctx, tx, list); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return changed, nil
+}
+
+// forgetCross deletes what keys that are no more have signed, and what was signed
+// of them. It returns what others have to look at anew: the cross-signing keys,
+// and the devices that lost a signature.
+func forgetCross(ctx context.Context, tx *db.Tx, user matrix.UserID, gone map[string]*signedKeys) ([]matrix.DeviceID, error) {
+	changed := []matrix.DeviceID{crossSigning}
+	if len(gone) == 0 {
+		return changed, nil
+	}
+	var publics, ids []string
+	for _, k := range gone {
+		publics, ids = append(publics, k.public()), append(ids, ed25519Prefix+k.public())
+	}
+	if err := tx.Exec(deleteSignaturesOn, user, publics); err != nil {
+		return nil, err
+	}
+	signed, err := db.All(ctx, tx, selectSignedBy, scanText, user, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range signed {
+		if !slices.Contains(publics, id) {
+			changed = append(changed, matrix.DeviceID(id))
+		}
+	}
+	return changed, tx.Exec(deleteSignaturesBy, user, ids)
 }
 
 // masterOrDevices are the signatures on a new key that are kept: of the master

@@ -88,36 +88,39 @@ func (e *Encryption) dehydrate(ctx context.Context, c *httpx.Caller, q *dehydrat
 	if err != nil {
 		return nil, err
 	}
-	err = e.change(ctx, c.User, true, func(tx *db.Tx) (bool, error) {
+	err = e.change(ctx, c.User, true, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 		if taken, err := e.exists(ctx, tx, d); err != nil {
-			return false, err
+			return nil, err
 		} else if taken {
-			return false, matrix.InvalidParam("You have a device with this id")
+			return nil, matrix.InvalidParam("You have a device with this id")
 		}
 		old, found, err := dehydratedOf(ctx, tx, c.User)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
+		changed := []matrix.DeviceID{d.id}
 		if found && old.id != d.id {
-			if err := e.evict(tx, old.device); err != nil {
-				return false, err
+			evicted, err := e.evict(ctx, tx, old.device)
+			if err != nil {
+				return nil, err
 			}
+			changed = append(changed, evicted...)
 		}
 		if err := tx.Exec(upsertDehydrated, c.User, d.id, string(data), q.DisplayName); err != nil {
-			return false, err
+			return nil, err
 		}
 		_, err = e.store(ctx, tx, u)
-		return true, err
+		return changed, err
 	})
 	return &dehydratedAnswer{DeviceID: d.id}, err
 }
 
-// evict removes what is kept of a device.
-func (e *Encryption) evict(tx *db.Tx, d device) error {
+// evict removes what is kept of a device, and returns what others have to look at
+// anew.
+func (e *Encryption) evict(ctx context.Context, tx *db.Tx, d device) ([]matrix.DeviceID, error) {
 	tx.Publish(keysMoved(d))
 	tx.Publish(inboxChanged{devices: []device{d}})
-	_, err := e.remove(tx, d.user, []matrix.DeviceID{d.id})
-	return err
+	return e.remove(ctx, tx, d.user, []matrix.DeviceID{d.id})
 }
 
 func (e *Encryption) getDehydrated(ctx context.Context, c *httpx.Caller, q *struct{}) (*dehydratedAnswer, error) {
@@ -133,19 +136,20 @@ func (e *Encryption) getDehydrated(ctx context.Context, c *httpx.Caller, q *stru
 
 func (e *Encryption) deleteDehydrated(ctx context.Context, c *httpx.Caller, q *struct{}) (*dehydratedAnswer, error) {
 	var d dehydrated
-	err := e.change(ctx, c.User, true, func(tx *db.Tx) (bool, error) {
+	err := e.change(ctx, c.User, true, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 		var found bool
 		var err error
 		if d, found, err = dehydratedOf(ctx, tx, c.User); err != nil {
-			return false, err
+			return nil, err
 		}
 		if !found {
-			return false, noDehydrated()
+			return nil, noDehydrated()
 		}
-		if err := e.evict(tx, d.device); err != nil {
-			return false, err
+		changed, err := e.evict(ctx, tx, d.device)
+		if err != nil {
+			return nil, err
 		}
-		return true, tx.Exec(deleteDehydrated, c.User)
+		return changed, tx.Exec(deleteDehydrated, c.User)
 	})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -29,15 +30,20 @@ type UIA interface {
 	Require(ctx context.Context, c *httpx.Caller, endpoint string, body, auth json.RawMessage) error
 }
 
-// Remote reaches other servers.
+// Remote asks other servers. Their answers may be anything.
 type Remote interface {
 	// QueryKeys asks a server for keys of its users; no devices means all.
 	QueryKeys(ctx context.Context, server matrix.ServerName, users map[matrix.UserID][]matrix.DeviceID) (*Keys, error)
 	// ClaimKeys asks a server for one-time keys.
 	ClaimKeys(ctx context.Context, server matrix.ServerName, claims Claims) (Claimed, error)
-	// SendToDevice queues messages for the devices of other servers' users, in
-	// the write that a client is answered after.
-	SendToDevice(tx *db.Tx, sender matrix.UserID, eventType string, messages Messages) error
+	// UserDevices asks a server for the list of a user's devices. The error wraps
+	// ErrRefused if it answered that it does not give it.
+	UserDevices(ctx context.Context, server matrix.ServerName, user matrix.UserID) (*UserDevices, error)
+}
+
+// Outbox keeps what is to be sent to other servers, in the write that makes it.
+type Outbox interface {
+	Store(tx *db.Tx, to []matrix.ServerName, eduType string, content json.RawMessage) error
 }
 
 // Keys are the keys of users as /keys/query gives them. Each value is a JSON
@@ -71,7 +77,9 @@ type Deps struct {
 	// Position reads a token of /sync.
 	Position func(token string) (int64, error)
 	Remote   Remote // nil: other servers cannot be reached
+	Outbox   Outbox // nil with Remote
 	Now      func() time.Time
+	Rand     io.Reader // of the ids of messages to other servers
 	Log      *slog.Logger
 }
 
@@ -81,13 +89,19 @@ type Encryption struct {
 	batches *db.Sequence // of one-time keys, in the order of their uploads
 	inboxes *cache[device, inbox]
 	counts  *cache[device, counts]
-	pruned  atomic.Int64 // when old transactions and claimed keys were last removed; ms
+	lists   *cache[matrix.UserID, *deviceList]
+	signed  *cache[matrix.UserID, map[target][]signature] // of other users' keys, by signer
+	pruned  atomic.Int64                                  // when old transactions and claimed keys were last removed; ms
+
+	backlog *backlog // what other servers are to be told
+	doubts  *doubts
+	resync  *resyncs
 
 	// What happened since floor, the position that the process began at.
 	floor      int64
 	lastChange atomic.Int64 // position of the newest change of a device list
 	mu         sync.Mutex
-	moves      map[rooms.RoomNID]int64 // position of a room's newest member event
+	moves      map[rooms.RoomNID]int64 // where somebody came to, or went from, a room last
 }
 
 // device is one device of a user.
@@ -99,12 +113,17 @@ type device struct {
 // New makes the feature and subscribes it to the database's stream: after the
 // room engine, and before what serves clients from the stream.
 func New(d Deps) (*Encryption, error) {
-	if d.DB == nil || d.ServerName == "" || d.Rooms == nil || d.Devices == nil || d.UIA == nil || d.Ended == nil || d.Position == nil || d.Now == nil || d.Log == nil {
-		return nil, errors.New("encryption: DB, ServerName, Rooms, Devices, UIA, Ended, Position, Now and Log are needed")
+	if d.DB == nil || d.ServerName == "" || d.Rooms == nil || d.Devices == nil || d.UIA == nil || d.Ended == nil || d.Position == nil || d.Now == nil || d.Rand == nil || d.Log == nil {
+		return nil, errors.New("encryption: DB, ServerName, Rooms, Devices, UIA, Ended, Position, Now, Rand and Log are needed")
+	}
+	if (d.Remote == nil) != (d.Outbox == nil) {
+		return nil, errors.New("encryption: Remote and Outbox are needed together")
 	}
 	e := &Encryption{
 		Deps: d, batches: d.DB.Sequence("one_time_key_batch"),
-		inboxes: newCache[device, inbox](), counts: newCache[device, counts](),
+		inboxes: newCache[device, inbox](devicesKept), counts: newCache[device, counts](devicesKept),
+		lists: newCache[matrix.UserID, *deviceList](listsKept), signed: newCache[matrix.UserID, map[target][]signature](listsKept),
+		backlog: newBacklog(), doubts: newDoubts(), resync: newResyncs(d.Now),
 		floor: d.DB.Position(), moves: map[rooms.RoomNID]int64{},
 	}
 	e.lastChange.Store(e.floor)
@@ -125,6 +144,11 @@ func (e *Encryption) committed(b db.Batch) {
 			}
 		case DevicesChanged:
 			e.lastChange.Store(b.Position)
+			e.devicesChanged(c)
+		case listMoved:
+			e.lists.drop(c.user)
+		case untold:
+			e.tellOthers(c.user)
 		case *rooms.Committed:
 			e.moved(c, b.Position)
 		default:
@@ -133,6 +157,32 @@ func (e *Encryption) committed(b db.Batch) {
 			}
 		}
 	}
+}
+
+func (e *Encryption) devicesChanged(c DevicesChanged) {
+	switch {
+	case c.Private:
+		e.signed.drop(c.Watchers[0])
+		return
+	case c.cross:
+		e.signed.clear() // signatures by, and on, the former keys are gone
+	}
+	e.lists.drop(c.User)
+	if e.Outbox != nil && e.local(c.User) {
+		e.backlog.add([]matrix.UserID{c.User})
+	}
+}
+
+// Run does what happens beside requests, until ctx ends.
+func (e *Encryption) Run(ctx context.Context) {
+	if e.Remote == nil {
+		return
+	}
+	var work sync.WaitGroup
+	for _, f := range []func(context.Context){e.runAnnouncer, e.runDoubts, e.runResyncs} {
+		work.Go(func() { f(ctx) })
+	}
+	work.Wait()
 }
 
 // Changed lists the local users whose next answer a change on the stream adds
@@ -176,8 +226,12 @@ func (e *Encryption) prune(tx *db.Tx) error {
 	if now-last < housekeeping.Milliseconds() || !e.pruned.CompareAndSwap(last, now) {
 		return nil
 	}
-	if err := tx.Exec(pruneTxns, now-txnsKept.Milliseconds()); err != nil {
-		return err
+	for s, kept := range map[*db.Stmt]time.Duration{
+		pruneTxns: txnsKept, pruneClaimed: claimedKept, pruneReceived: receivedKept, pruneAsking: askingKept,
+	} {
+		if err := tx.Exec(s, now-kept.Milliseconds()); err != nil {
+			return err
+		}
 	}
-	return tx.Exec(pruneClaimed, now-claimedKept.Milliseconds())
+	return nil
 }

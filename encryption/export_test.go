@@ -18,3 +18,5 @@ func (g *rig) rows(table string, c *client) int64 {
 	}
 	return n
 }
+
+var countStreamChanges = db.SQL(`SELECT count(*) FROM stream_changes WHERE user_id = $1`)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
@@ -59,4 +60,58 @@ func renders(t *testing.T, raw []byte) {
 	if _, err := event.Canonical(raw); err != nil || bytes.IndexByte(raw, 0) >= 0 {
 		t.Errorf("%q is not what can be sent on: %v", raw, err)
 	}
+}
+
+// Whatever another server sends about its users, and to ours: it is no error, and
+// what clients are told is JSON that they can read.
+func FuzzEDUs(f *testing.F) {
+	w := newWorld(f, "sqlite", "a", "b")
+	a, b := w.sites["a"], w.sites["b"]
+	alice, bob := a.login("alice", "A1"), b.login("bob", "B1")
+	h := a.found("alice")
+	w.join(h, bob.user, "a")
+	alice.upload(0)
+	id := alice.identity()
+	for _, s := range []string{
+		`{"user_id":"@alice:a","device_id":"A1","stream_id":1,"prev_id":[-1],"device_display_name":"x","keys":` + alice.deviceKeys() + `}`,
+		`{"user_id":"@alice:a","device_id":"A1","stream_id":2,"prev_id":[1],"deleted":true}`,
+		`{"user_id":"@alice:a","master_key":` + id.bare(usageMaster, id.master) + `,"self_signing_key":` + id.byMaster(usageSelfSigning, id.self) + `}`,
+		`{"sender":"@alice:a","type":"m.x","message_id":"1","messages":{"@bob:b":{"*":{"a":1}}}}`,
+		`{"sender":"@alice:a","type":"m.x","message_id":"2","messages":{"@bob:b":{"B1":{"\u0000":"\ud800"}}}}`,
+		`{"user_id":"@alice:a","stream_id":1e3,"prev_id":[null]}`, `[]`, `null`, `{"user_id":7}`,
+	} {
+		for kind := range 3 {
+			f.Add(byte(kind), []byte(s))
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind byte, content []byte) {
+		if !json.Valid(content) {
+			return // no transaction would have brought it
+		}
+		b.TB = t
+		typ := []string{EDUDeviceList, EDUSigningKeys, EDUToDevice}[kind%3]
+		if err := b.handle("a", typ, content); err != nil {
+			t.Errorf("%s %s: %v", typ, content, err)
+		}
+		stored, err := readRemote(t.Context(), b.DB, []matrix.UserID{alice.user})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := stored[alice.user]; l != nil {
+			for _, text := range l.devices {
+				renders(t, []byte(text))
+			}
+			for _, text := range l.cross {
+				renders(t, []byte(text))
+			}
+		}
+		for _, ev := range bob.arrived() {
+			if err := event.WellFormed([]byte(ev)); err != nil {
+				t.Errorf("%s: %v", ev, err)
+			}
+		}
+		if _, _, err := b.e.ToDevice(t.Context(), bob.user, bob.id, b.DB.Position(), 0); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package encryption
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -126,46 +127,57 @@ func (e *Encryption) removed(user matrix.UserID, ids []matrix.DeviceID) {
 		e.counts.drop(d)
 		e.inboxes.drop(d)
 	}
-	had := false
-	pending := e.DB.Submit(func(tx *db.Tx) error {
-		var err error
-		if had, err = e.remove(tx, user, ids); err != nil || !had {
+	e.lists.drop(user)
+	e.DB.SubmitThen(func(tx *db.Tx) error {
+		known, err := e.remove(context.Background(), tx, user, ids) // the request that removed them is over
+		if err != nil || len(known) == 0 {
 			return err
 		}
-		return e.announce(tx, user, []matrix.UserID{user})
-	})
-	go func() {
-		ctx := context.Background() // the request that removed them is over
-		err := pending.Wait(ctx)
-		if err == nil && had {
-			err = e.tellLate(ctx, user, []matrix.UserID{user})
-		}
+		return e.announceAlone(tx, user, known)
+	}, func(err error) {
 		if err != nil {
 			e.Log.Warn("clearing up after removed devices was interrupted; the next start goes on", "user", user, "error", err)
 		}
-	}()
+	})
 }
 
-// remove deletes all that is kept of devices and tells whether others knew keys
-// of theirs.
-func (e *Encryption) remove(tx *db.Tx, user matrix.UserID, ids []matrix.DeviceID) (bool, error) {
-	n, err := tx.Changed(deleteDeviceKeys, user, ids)
+// remove deletes all that is kept of devices and returns those that others know
+// of.
+func (e *Encryption) remove(ctx context.Context, tx *db.Tx, user matrix.UserID, ids []matrix.DeviceID) ([]matrix.DeviceID, error) {
+	known, err := db.All(ctx, tx, selectKnownDevices, scanDeviceID, user, ids)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	for _, s := range []*db.Stmt{deleteOneTime, deleteFallback, deleteInboxes, deleteQueues, deleteTxns, deleteSignaturesOn} {
+	for _, s := range []*db.Stmt{
+		deleteDeviceKeys, deleteOneTime, deleteFallback, deleteInboxes, deleteQueues, deleteTxns, deleteSignaturesOn,
+	} {
 		if err := tx.Exec(s, user, ids); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	if n == 0 {
-		return false, nil
+	if len(known) == 0 {
+		return nil, nil
 	}
+	signed, err := forgetSigner(ctx, tx, user, ids)
+	if err != nil || !signed {
+		return known, err
+	}
+	return append(known, crossSigning), nil
+}
+
+// forgetSigner deletes what devices have signed beside their own keys, and tells
+// whether that was anything: the master key.
+func forgetSigner(ctx context.Context, tx *db.Tx, user matrix.UserID, ids []matrix.DeviceID) (bool, error) {
 	names := make([]string, len(ids))
 	for i, id := range ids {
 		names[i] = ed25519Prefix + string(id)
 	}
-	return true, tx.Exec(deleteSignaturesBy, user, names)
+	signed, err := db.All(ctx, tx, selectSignedBy, scanDeviceID, user, names)
+	if err != nil || len(signed) == 0 {
+		return false, err
+	}
+	other := slices.ContainsFunc(signed, func(id matrix.DeviceID) bool { return !slices.Contains(ids, id) })
+	return other, tx.Exec(deleteSignaturesBy, user, names)
 }
 
 // Resume clears up after devices that were removed just before the server
@@ -193,18 +205,18 @@ func (e *Encryption) Resume(ctx context.Context) error {
 		if len(gone) == 0 {
 			continue
 		}
-		err = e.change(ctx, user, true, func(tx *db.Tx) (bool, error) {
+		err = e.change(ctx, user, true, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 			// A device may have come back since it was looked for.
 			now, err := e.allDevices(ctx, tx, []matrix.UserID{user})
 			if err != nil {
-				return false, err
+				return nil, err
 			}
 			for _, id := range gone {
 				if _, ok := now[user][id]; ok {
-					return false, nil
+					return nil, nil
 				}
 			}
-			return e.remove(tx, user, gone)
+			return e.remove(ctx, tx, user, gone)
 		})
 		if err != nil {
 			return err

@@ -16,109 +16,6 @@ import (
 // of other servers in it to count as company.
 const openRoom = 500
 
-// DevicesChanged is published when the devices of a user, or the keys that they
-// are trusted by, have changed.
-type DevicesChanged struct {
-	User     matrix.UserID
-	Watchers []matrix.UserID // the local users who are told
-	Position int64
-	Private  bool // nobody else is to be told, other servers neither
-}
-
-// change runs an op that may change what others know of a user's devices, and
-// tells them if it did.
-//
-// Who shares a room with the user is found before the write, since that may read,
-// and again after it: somebody who came in between is told, too.
-func (e *Encryption) change(ctx context.Context, user matrix.UserID, announce bool, op func(tx *db.Tx) (bool, error)) error {
-	ctx = context.WithoutCancel(ctx)
-	var watchers []matrix.UserID
-	if announce {
-		var err error
-		if watchers, err = e.watchers(ctx, user); err != nil {
-			return err
-		}
-	}
-	changed := false
-	err := e.DB.Write(ctx, func(tx *db.Tx) error {
-		var err error
-		if changed, err = op(tx); err != nil || !changed {
-			return err
-		}
-		return e.announce(tx, user, watchers)
-	})
-	if err != nil || !changed {
-		return err
-	}
-	return e.tellLate(ctx, user, watchers)
-}
-
-func (e *Encryption) announce(tx *db.Tx, user matrix.UserID, watchers []matrix.UserID) error {
-	c := DevicesChanged{User: user, Watchers: watchers, Position: tx.Position()}
-	tx.Publish(c)
-	return tx.Exec(upsertChange, user, "", c.Position)
-}
-
-// tell notes a change of user's keys that only seenBy sees.
-func (e *Encryption) tell(tx *db.Tx, user, seenBy matrix.UserID) error {
-	c := DevicesChanged{User: user, Watchers: []matrix.UserID{seenBy}, Position: tx.Position(), Private: true}
-	tx.Publish(c)
-	return tx.Exec(upsertChange, user, seenBy, c.Position)
-}
-
-// tellLate wakes those who came to share a room while a change was written. The
-// change itself is in the database; waking is all that they could miss.
-func (e *Encryption) tellLate(ctx context.Context, user matrix.UserID, told []matrix.UserID) error {
-	now, err := e.watchers(ctx, user)
-	if err != nil {
-		return err
-	}
-	known := make(map[matrix.UserID]bool, len(told))
-	for _, u := range told {
-		known[u] = true
-	}
-	late := slices.DeleteFunc(now, func(u matrix.UserID) bool { return known[u] })
-	if len(late) == 0 {
-		return nil
-	}
-	return e.DB.Write(ctx, func(tx *db.Tx) error { return e.announce(tx, user, late) })
-}
-
-// watchers are the local users who share a room with a local user, themselves
-// among them.
-func (e *Encryption) watchers(ctx context.Context, user matrix.UserID) ([]matrix.UserID, error) {
-	all := map[matrix.UserID]struct{}{user: {}}
-	mine, err := e.Rooms.Memberships(ctx, user)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range mine {
-		if m.Membership != matrix.MembershipJoin {
-			continue
-		}
-		r, err := e.Rooms.RoomByNID(ctx, m.Room)
-		if err != nil {
-			return nil, err
-		}
-		for _, u := range r.LocalMembers() {
-			all[u] = struct{}{}
-		}
-	}
-	return slices.Collect(maps.Keys(all)), nil
-}
-
-// moved notes that memberships of a room may have changed.
-func (e *Encryption) moved(c *rooms.Committed, position int64) {
-	if !slices.ContainsFunc(c.Events, func(st *rooms.Stored) bool {
-		return st.IsState() && st.Type == matrix.TypeMember || st.Resolved != st.Snapshot
-	}) {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.moves[c.Room.NID] = position
-}
-
 // mayHaveMoved tells whether memberships of a room may have changed above a
 // position.
 func (e *Encryption) mayHaveMoved(r rooms.RoomNID, after int64) bool {
@@ -133,6 +30,12 @@ func (e *Encryption) mayHaveMoved(r rooms.RoomNID, after int64) bool {
 type users map[matrix.UserID]struct{}
 
 func (s users) sorted() []matrix.UserID { return slices.Sorted(maps.Keys(s)) }
+
+func union(a, b users) users {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
 
 // DeviceLists returns whose devices changed above the position after, up to and
 // including upTo, or who came to share a room with the user; and with whom the
@@ -168,25 +71,18 @@ func (e *Encryption) DeviceLists(ctx context.Context, user matrix.UserID, after,
 			return nil, nil, err
 		}
 	}
-	delete(came, user) // by joining a room they have not changed for themselves
-	shared := e.sharing(user, mine)
-	for u := range came {
-		with, err := shared(ctx, u)
-		if err != nil {
-			return nil, nil, err
-		}
-		if with {
+	// Who joins a room is told of themselves, too: their other devices learn by it
+	// that there is a room to encrypt for.
+	delete(went, user)
+	with, err := e.sharing(ctx, user, mine, union(came, went))
+	if err != nil {
+		return nil, nil, err
+	}
+	for u := range with {
+		if _, ok := came[u]; ok {
 			certain[u] = struct{}{}
 		}
-	}
-	for u := range went {
-		with, err := shared(ctx, u)
-		if err != nil {
-			return nil, nil, err
-		}
-		if with || u == user {
-			delete(went, u)
-		}
+		delete(went, u)
 	}
 	return certain.sorted(), went.sorted(), nil
 }
@@ -295,46 +191,59 @@ func (e *Encryption) members(ctx context.Context, r *rooms.Room, m *state.Map, a
 			return nil
 		}
 	}
+	joined, err := e.joinedMembers(ctx, m)
+	maps.Copy(all, joined)
+	return err
+}
+
+// joinedMembers are the members in a state.
+func (e *Encryption) joinedMembers(ctx context.Context, m *state.Map) (users, error) {
 	var nids []state.EventNID
 	for k, n := range m.All() {
 		if rooms.MemberKey(k) {
 			nids = append(nids, n)
 		}
 	}
-	joined, err := e.joinedOf(ctx, nids)
-	maps.Copy(all, joined)
-	return err
+	return e.joinedOf(ctx, nids)
 }
 
-// sharing makes a test for whom the user shares a room with.
-func (e *Encryption) sharing(user matrix.UserID, mine []rooms.Membership) func(context.Context, matrix.UserID) (bool, error) {
+// sharing finds those of other users whom the user shares a room with.
+func (e *Encryption) sharing(ctx context.Context, user matrix.UserID, mine []rooms.Membership, others users) (users, error) {
 	joined := map[rooms.RoomNID]bool{}
 	for _, m := range mine {
 		if m.Membership == matrix.MembershipJoin {
 			joined[m.Room] = true
 		}
 	}
-	return func(ctx context.Context, u matrix.UserID) (bool, error) {
-		if u == user {
-			return true, nil
+	with := users{}
+	var remote []matrix.UserID
+	for u := range others {
+		if !e.local(u) {
+			remote = append(remote, u)
+			continue
 		}
-		if e.local(u) {
-			theirs, err := e.Rooms.Memberships(ctx, u)
-			return slices.ContainsFunc(theirs, func(m rooms.Membership) bool {
-				return m.Membership == matrix.MembershipJoin && joined[m.Room]
-			}), err
+		theirs, err := e.Rooms.Memberships(ctx, u)
+		if err != nil {
+			return nil, err
 		}
-		for nid := range joined {
-			r, err := e.Rooms.RoomByNID(ctx, nid)
-			if err != nil {
-				return false, err
-			}
-			if in, err := e.joinedIn(ctx, r.View().State, u); err != nil || in {
-				return in, err
-			}
+		if slices.ContainsFunc(theirs, func(m rooms.Membership) bool {
+			return m.Membership == matrix.MembershipJoin && joined[m.Room]
+		}) {
+			with[u] = struct{}{}
 		}
-		return false, nil
 	}
+	for some := range slices.Chunk(remote, sweepSize) {
+		shared, err := e.Rooms.SharedRooms(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		for u, list := range shared {
+			if slices.ContainsFunc(list, func(n rooms.RoomNID) bool { return joined[n] }) {
+				with[u] = struct{}{}
+			}
+		}
+	}
+	return with, nil
 }
 
 type changesRequest struct {

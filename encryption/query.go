@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
@@ -14,14 +13,27 @@ import (
 // maxQueried bounds the users of one request.
 const maxQueried = 10_000
 
+// wantedKeys are the devices by user that keys are wanted of; none means all.
+type wantedKeys map[matrix.UserID][]matrix.DeviceID
+
 type queryRequest struct {
-	Timeout    int64                                `json:"timeout"` // ms
-	DeviceKeys *map[matrix.UserID][]matrix.DeviceID `json:"device_keys"`
+	Timeout    int64       `json:"timeout"` // ms
+	DeviceKeys *wantedKeys `json:"device_keys"`
 }
 
 type queryAnswer struct {
 	*Keys
-	Failures failures `json:"failures"`
+	failures failures
+}
+
+// MarshalJSON writes the answer without looking into the keys once more.
+func (a *queryAnswer) MarshalJSON() ([]byte, error) {
+	failed, err := json.Marshal(a.failures)
+	if err != nil {
+		return nil, err
+	}
+	b := append(a.appendMembers(a.buffer(len(failed)+32)), `,"failures":`...)
+	return append(append(b, failed...), '}'), nil
 }
 
 // query gives the keys of users.
@@ -33,177 +45,174 @@ func (e *Encryption) query(ctx context.Context, c *httpx.Caller, q *queryRequest
 	if len(*q.DeviceKeys) > maxQueried {
 		return nil, matrix.InvalidParam("At most %d users can be asked about at once", maxQueried)
 	}
-	local, remote := map[matrix.UserID][]matrix.DeviceID{}, map[matrix.ServerName]map[matrix.UserID][]matrix.DeviceID{}
+	local, remote := wantedKeys{}, wantedKeys{}
 	for user, devices := range *q.DeviceKeys {
 		if _, err := matrix.ParseUserID(string(user)); err != nil {
 			return nil, err
 		}
 		if e.local(user) {
 			local[user] = devices
-			continue
+		} else {
+			remote[user] = devices
 		}
-		if remote[user.Server()] == nil {
-			remote[user.Server()] = map[matrix.UserID][]matrix.DeviceID{}
-		}
-		remote[user.Server()][user] = devices
 	}
 	keys, err := e.QueryLocal(ctx, c.User, local)
 	if err != nil {
 		return nil, err
 	}
-	answer := &queryAnswer{Keys: keys, Failures: failures{}}
-	asked(ctx, e, q.Timeout, remote, answer.Failures, e.queryServer, func(users map[matrix.UserID][]matrix.DeviceID, got *Keys) {
-		for user := range users { // a server speaks for whom it was asked about
-			keys.take(user, got)
-		}
-	})
-	return answer, nil
-}
-
-func (e *Encryption) queryServer(ctx context.Context, server matrix.ServerName, users map[matrix.UserID][]matrix.DeviceID) (*Keys, error) {
-	return e.Remote.QueryKeys(ctx, server, users)
-}
-
-// take adds what another server said of its user. What is malformed does not
-// reach clients.
-func (k *Keys) take(user matrix.UserID, got *Keys) {
-	if devices := got.Devices[user]; devices != nil {
-		k.Devices[user] = map[matrix.DeviceID]json.RawMessage{}
-		for id, raw := range devices {
-			if _, err := parseDeviceKeys(raw, device{user, id}); err == nil {
-				k.Devices[user][id] = raw
-			}
-		}
+	answer := &queryAnswer{Keys: keys, failures: failures{}}
+	if len(remote) == 0 {
+		return answer, nil
 	}
-	for _, part := range []struct {
-		usage    string
-		from, to map[matrix.UserID]json.RawMessage
-	}{{usageMaster, got.Master, k.Master}, {usageSelfSigning, got.SelfSigning, k.SelfSigning}} {
-		if raw := part.from[user]; raw != nil {
-			if _, err := parseCrossKey(part.usage, part.usage, raw, user); err == nil {
-				part.to[user] = raw
-			}
-		}
-	}
+	return answer, e.queryRemote(ctx, c.User, q.Timeout, remote, answer)
 }
 
 // QueryLocal gives the keys of local users as asker may see them; asker is "" for
-// another server. No devices means all of a user's.
-func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users map[matrix.UserID][]matrix.DeviceID) (*Keys, error) {
-	keys := &Keys{
-		Devices: map[matrix.UserID]map[matrix.DeviceID]json.RawMessage{},
-		Master:  map[matrix.UserID]json.RawMessage{}, SelfSigning: map[matrix.UserID]json.RawMessage{},
-		UserSigning: map[matrix.UserID]json.RawMessage{},
-	}
+// another server.
+func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users wantedKeys) (*Keys, error) {
+	keys := newKeys(len(users))
 	if len(users) == 0 {
 		return keys, nil
 	}
-	list := slices.Collect(maps.Keys(users))
-	return keys, e.DB.View(ctx, func(q db.Querier) error {
-		names, err := e.allDevices(ctx, q, list)
-		if err != nil {
-			return err
-		}
-		signed, err := signaturesOn(ctx, q, asker, list)
-		if err != nil {
-			return err
-		}
-		for user := range names {
-			keys.Devices[user] = map[matrix.DeviceID]json.RawMessage{}
-		}
-		err = db.Each(ctx, q, selectDeviceKeys, func(s db.Scanner) error {
-			var d device
-			var bare string
-			if err := s.Scan(&d.user, &d.id, &bare); err != nil {
-				return err
-			}
-			name, there := names[d.user][d.id]
-			if there && (len(users[d.user]) == 0 || slices.Contains(users[d.user], d.id)) {
-				keys.Devices[d.user][d.id] = render(bare, signed[target{d.user, string(d.id)}], &name)
-			}
-			return nil
-		}, list)
-		if err != nil {
-			return err
-		}
-		return db.Each(ctx, q, selectCrossKeys, func(s db.Scanner) error {
-			var user matrix.UserID
-			var usage, public, bare string
-			if err := s.Scan(&user, &usage, &public, &bare); err != nil {
-				return err
-			}
-			to := keys.Master
-			switch usage {
-			case usageSelfSigning:
-				to = keys.SelfSigning
-			case usageUserSigning:
-				// With whom somebody has verified is nobody else's business.
-				if to = keys.UserSigning; user != asker {
-					return nil
-				}
-			}
-			to[user] = render(bare, signed[target{user, public}], nil)
-			return nil
-		}, list)
-	})
-}
-
-// target is what a signature is on: a device, or a cross-signing key.
-type target struct {
-	user matrix.UserID
-	id   string
-}
-
-// signature is one that was verified.
-type signature struct {
-	user      matrix.UserID // whose key it is on
-	target    string
-	signer    matrix.UserID
-	signerKey string // key id, with its algorithm
-	text      string
-}
-
-// signaturesOn reads the signatures that asker may see, in order.
-// spec: client-server#key-and-signature-security
-func signaturesOn(ctx context.Context, q db.Querier, asker matrix.UserID, users []matrix.UserID) (map[target][]signature, error) {
-	all := map[target][]signature{}
-	return all, db.Each(ctx, q, selectSignatures, func(s db.Scanner) error {
-		var g signature
-		err := s.Scan(&g.user, &g.target, &g.signer, &g.signerKey, &g.text)
-		on := target{g.user, g.target}
-		all[on] = append(all[on], g)
-		return err
-	}, users, asker)
-}
-
-// render adds to stored keys what is kept apart. name is a device's.
-func render(bare string, signatures []signature, name *string) json.RawMessage {
-	b := make([]byte, 0, len(bare)+160*(len(signatures)+1))
-	b = append(b, bare[:len(bare)-1]...)
-	b = append(b, `,"signatures":{`...)
-	for i, g := range signatures {
-		switch {
-		case i == 0:
-			b = append(appendText(b, g.signer), `:{`...)
-		case signatures[i-1].signer != g.signer:
-			b = append(b, `},`...)
-			b = append(appendText(b, g.signer), `:{`...)
-		default:
-			b = append(b, ',')
-		}
-		b = append(appendText(b, g.signerKey), ':')
-		b = appendText(b, g.text)
+	lists, err := e.listsOf(ctx, slices.Collect(maps.Keys(users)))
+	if err != nil {
+		return nil, err
 	}
-	if len(signatures) > 0 {
+	signed, err := e.signedBy(ctx, asker)
+	if err != nil {
+		return nil, err
+	}
+	for user, l := range lists {
+		if len(l.names) > 0 {
+			keys.Devices[user] = l.selected(users[user])
+		}
+		keys.takeCross(user, l, asker, signed)
+	}
+	return keys, nil
+}
+
+func newKeys(n int) *Keys {
+	return &Keys{
+		Devices: make(map[matrix.UserID]map[matrix.DeviceID]json.RawMessage, n),
+		Master:  make(map[matrix.UserID]json.RawMessage, n), SelfSigning: make(map[matrix.UserID]json.RawMessage, n),
+		UserSigning: map[matrix.UserID]json.RawMessage{},
+	}
+}
+
+// takeCross adds the cross-signing keys of a user as asker may see them: with the
+// signatures of the owner and of the asker.
+// spec: client-server#key-and-signature-security
+func (k *Keys) takeCross(user matrix.UserID, l *deviceList, asker matrix.UserID, signed map[target][]signature) {
+	for usage, key := range l.cross {
+		raw := key.signedBy(signed[target{user, key.public}])
+		switch usage {
+		case usageMaster:
+			k.Master[user] = raw
+		case usageSelfSigning:
+			k.SelfSigning[user] = raw
+		case usageUserSigning:
+			// With whom somebody has verified is nobody else's business.
+			if user == asker {
+				k.UserSigning[user] = raw
+			}
+		}
+	}
+}
+
+// MarshalJSON writes the keys without looking into them once more.
+func (k *Keys) MarshalJSON() ([]byte, error) {
+	return append(k.appendMembers(k.buffer(8)), '}'), nil
+}
+
+// UnmarshalJSON reads keys as another server gives them. What does not have the
+// form is left out: it spoils nothing of other users.
+func (k *Keys) UnmarshalJSON(raw []byte) error {
+	var parts struct {
+		Devices     json.RawMessage `json:"device_keys"`
+		Master      json.RawMessage `json:"master_keys"`
+		SelfSigning json.RawMessage `json:"self_signing_keys"`
+		UserSigning json.RawMessage `json:"user_signing_keys"`
+	}
+	if err := json.Unmarshal(raw, &parts); err != nil {
+		return err
+	}
+	*k = *newKeys(0)
+	for user, raw := range membersOf[matrix.UserID](parts.Devices) {
+		if devices := membersOf[matrix.DeviceID](raw); devices != nil {
+			k.Devices[user] = devices
+		}
+	}
+	for raw, to := range map[*json.RawMessage]map[matrix.UserID]json.RawMessage{
+		&parts.Master: k.Master, &parts.SelfSigning: k.SelfSigning, &parts.UserSigning: k.UserSigning,
+	} {
+		maps.Copy(to, membersOf[matrix.UserID](*raw))
+	}
+	return nil
+}
+
+// membersOf are the members of an object, nil if it is none.
+func membersOf[K ~string](raw json.RawMessage) map[K]json.RawMessage {
+	var members map[K]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		return nil
+	}
+	return members
+}
+
+// buffer is one that the keys fit into, with an object begun in it.
+func (k *Keys) buffer(more int) []byte {
+	n := more + 128
+	for user, devices := range k.Devices {
+		n += len(user) + 16
+		for id, raw := range devices {
+			n += len(id) + len(raw) + 8
+		}
+	}
+	for _, keys := range []map[matrix.UserID]json.RawMessage{k.Master, k.SelfSigning, k.UserSigning} {
+		for user, raw := range keys {
+			n += len(user) + len(raw) + 8
+		}
+	}
+	return append(make([]byte, 0, n), '{')
+}
+
+// appendMembers appends the members of the answer of /keys/query.
+func (k *Keys) appendMembers(b []byte) []byte {
+	b = append(b, `"device_keys":{`...)
+	first := true
+	for user, devices := range k.Devices {
+		b = append(appendName(b, first, user), '{')
+		first = false
+		inner := true
+		for id, raw := range devices {
+			b = append(appendName(b, inner, id), raw...)
+			inner = false
+		}
 		b = append(b, '}')
 	}
 	b = append(b, '}')
-	if name != nil {
-		b = append(b, `,"unsigned":{`...)
-		if *name != "" {
-			b = appendText(append(b, `"device_display_name":`...), *name)
+	for _, part := range []struct {
+		name string
+		keys map[matrix.UserID]json.RawMessage
+	}{{"master_keys", k.Master}, {"self_signing_keys", k.SelfSigning}, {"user_signing_keys", k.UserSigning}} {
+		if len(part.keys) == 0 {
+			continue
+		}
+		b = append(appendName(b, false, part.name), '{')
+		first := true
+		for user, raw := range part.keys {
+			b = append(appendName(b, first, user), raw...)
+			first = false
 		}
 		b = append(b, '}')
 	}
-	return append(b, '}')
+	return b
+}
+
+// appendName appends the name of a member, after a comma unless it is the first.
+func appendName[T ~string](b []byte, first bool, name T) []byte {
+	if !first {
+		b = append(b, ',')
+	}
+	return append(appendText(b, name), ':')
 }

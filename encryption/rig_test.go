@@ -29,12 +29,12 @@ import (
 // rig is the feature behind an edge. An access token is "localpart/device".
 type rig struct {
 	*roomstest.Rig
+	server  matrix.ServerName
 	e       *Encryption
 	http    http.Handler
 	devices *fakeDevices
 	uia     *fakeUIA
-	remote  Remote
-	rand    *rand.ChaCha8
+	rand    *lockedRand
 }
 
 func each(t *testing.T, f func(t *testing.T, g *rig)) {
@@ -46,17 +46,27 @@ func each(t *testing.T, f func(t *testing.T, g *rig)) {
 
 func newRig(t testing.TB, url string) *rig {
 	t.Helper()
-	g := &rig{devices: &fakeDevices{all: map[matrix.UserID]map[matrix.DeviceID]string{}}, uia: &fakeUIA{}, rand: rand.NewChaCha8([32]byte{1})}
-	g.Rig = roomstest.New(t, url, g.open)
+	g := bareRig(roomstest.Server, 1)
+	g.Rig = roomstest.New(t, url, func(r *roomstest.Rig) []httpx.Route {
+		g.open(r, nil, nil)
+		return nil
+	})
 	return g
 }
 
-func (g *rig) open(r *roomstest.Rig) []httpx.Route {
+func bareRig(name matrix.ServerName, seed byte) *rig {
+	return &rig{
+		server: name, devices: &fakeDevices{all: map[matrix.UserID]map[matrix.DeviceID]string{}}, uia: &fakeUIA{},
+		rand: &lockedRand{source: rand.NewChaCha8([32]byte{seed})},
+	}
+}
+
+func (g *rig) open(r *roomstest.Rig, remote Remote, outbox Outbox) {
 	var err error
 	g.e, err = New(Deps{
-		DB: r.DB, ServerName: roomstest.Server, Rooms: r.Engine, Devices: g.devices, UIA: g.uia, Ended: ended,
+		DB: r.DB, ServerName: g.server, Rooms: r.Engine, Devices: g.devices, UIA: g.uia, Ended: ended,
 		Position: func(token string) (int64, error) { return strconv.ParseInt(token, 10, 64) },
-		Remote:   g.remote, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Remote:   remote, Outbox: outbox, Now: time.Now, Rand: g.rand, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		r.Fatal(err)
@@ -64,12 +74,13 @@ func (g *rig) open(r *roomstest.Rig) []httpx.Route {
 	edge := httpx.New(httpx.Options{Auth: g, Log: slog.New(slog.DiscardHandler)})
 	edge.Add("client", g.e.Routes()...)
 	g.http = edge.Handler("client")
-	return nil
 }
+
+func (g *rig) user(name string) matrix.UserID { return matrix.NewUserID(name, g.server) }
 
 func (g *rig) Authenticate(_ context.Context, _ *http.Request, token string) (*httpx.Caller, error) {
 	name, id, _ := strings.Cut(token, "/")
-	return &httpx.Caller{User: roomstest.User(name), Device: matrix.DeviceID(id)}, nil
+	return &httpx.Caller{User: g.user(name), Device: matrix.DeviceID(id)}, nil
 }
 
 // gone is what the rig publishes for removed devices.
@@ -131,7 +142,7 @@ type client struct {
 // login makes a device.
 func (g *rig) login(name, id string) *client {
 	g.Helper()
-	c := &client{rig: g, name: name, user: roomstest.User(name), id: matrix.DeviceID(id), curve: g.key32()}
+	c := &client{rig: g, name: name, user: g.user(name), id: matrix.DeviceID(id), curve: g.key32()}
 	c.private = g.signingKey()
 	g.devices.mu.Lock()
 	defer g.devices.mu.Unlock()
@@ -151,6 +162,18 @@ func (c *client) logout() {
 	if err := c.DB.Write(c.Context(), func(tx *db.Tx) error { tx.Publish(gone{c.user, []matrix.DeviceID{c.id}}); return nil }); err != nil {
 		c.Fatal(err)
 	}
+}
+
+// lockedRand is a source of chance for requests at the same time.
+type lockedRand struct {
+	mu     sync.Mutex
+	source *rand.ChaCha8
+}
+
+func (r *lockedRand) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.source.Read(p)
 }
 
 func (g *rig) key32() string {
@@ -265,6 +288,28 @@ func (c *client) query(users ...matrix.UserID) *Keys {
 	body, _ := json.Marshal(object{"device_keys": ask})
 	a := want[Keys](c, "POST", "/v3/keys/query", string(body))
 	return &a
+}
+
+// answered is an answer of /keys/query, with the codes of failures.
+type answered struct {
+	*Keys
+	failures map[matrix.ServerName]matrix.Code
+}
+
+func (a *answered) UnmarshalJSON(raw []byte) error {
+	var rest struct {
+		Failures map[matrix.ServerName]struct {
+			Code matrix.Code `json:"errcode"`
+		} `json:"failures"`
+	}
+	if err := json.Unmarshal(raw, &rest); err != nil {
+		return err
+	}
+	a.Keys, a.failures = &Keys{}, map[matrix.ServerName]matrix.Code{}
+	for server, e := range rest.Failures {
+		a.failures[server] = e.Code
+	}
+	return json.Unmarshal(raw, a.Keys)
 }
 
 // lists gives the changes of device lists above a position.

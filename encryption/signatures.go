@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -102,22 +103,26 @@ func (e *Encryption) signer(ctx context.Context, q db.Querier, user matrix.UserI
 
 // mastersElsewhere asks other servers for the master keys of their users.
 func (e *Encryption) mastersElsewhere(ctx context.Context, s *signer, users []matrix.UserID) error {
-	remote := map[matrix.ServerName]map[matrix.UserID][]matrix.DeviceID{}
+	remote := wantedKeys{}
 	for _, u := range users {
 		if !e.local(u) {
-			if remote[u.Server()] == nil {
-				remote[u.Server()] = map[matrix.UserID][]matrix.DeviceID{}
-			}
-			remote[u.Server()][u] = nil
+			remote[u] = nil
 		}
 	}
-	asked(ctx, e, 0, remote, failures{}, e.queryServer, func(users map[matrix.UserID][]matrix.DeviceID, got *Keys) {
-		for u := range users {
-			if k, err := parseCrossKey("master_key", usageMaster, got.Master[u], u); err == nil {
-				s.others[u] = k
+	if len(remote) == 0 {
+		return nil
+	}
+	lists, err := e.remoteLists(ctx, 0, remote, failures{})
+	if err != nil {
+		return err
+	}
+	for u, l := range lists {
+		if k := l.cross[usageMaster]; k != nil {
+			if s.others[u], err = parseCrossKey("master_key", usageMaster, k.raw, u); err != nil {
+				return err
 			}
 		}
-	})
+	}
 	return ctx.Err()
 }
 
@@ -194,12 +199,12 @@ func (s *signer) signable(user matrix.UserID, id string) (k *signedKeys, by func
 // verified. Others look anew at keys that their owner has signed; what a user
 // signs of others, only they see.
 func (e *Encryption) addChecked(ctx context.Context, s *signer, good []signature, others []matrix.UserID) error {
-	return e.change(ctx, s.user, true, func(tx *db.Tx) (bool, error) {
+	return e.change(ctx, s.user, true, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 		now, err := e.signer(ctx, tx, s.user, others)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		own := false
+		var own []matrix.DeviceID
 		for _, g := range good {
 			before, _ := s.signable(g.user, g.target)
 			after, by := now.signable(g.user, g.target)
@@ -211,17 +216,27 @@ func (e *Encryption) addChecked(ctx context.Context, s *signer, good []signature
 				continue
 			}
 			added, err := e.addSignatures(ctx, tx, []signature{g})
-			if err != nil {
-				return false, err
-			}
-			if added && g.user == s.user {
-				own = true
-			} else if added {
+			switch {
+			case err != nil:
+				return nil, err
+			case added && g.user == s.user:
+				own = append(own, now.deviceID(g.target))
+			case added:
 				if err := e.tell(tx, g.user, s.user); err != nil {
-					return false, err
+					return nil, err
 				}
 			}
 		}
-		return own, nil
+		slices.Sort(own)
+		return slices.Compact(own), nil
 	})
+}
+
+// deviceID is the device whose keys have an id, crossSigning if it is that of a
+// cross-signing key.
+func (s *signer) deviceID(id string) matrix.DeviceID {
+	if s.devices[matrix.DeviceID(id)] != nil {
+		return matrix.DeviceID(id)
+	}
+	return crossSigning
 }

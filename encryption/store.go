@@ -17,6 +17,20 @@ import (
 // user for whom alone there is something new. device_changes and to_device hold
 // positions of the stream. to_device_waiting holds what does not fit into the
 // quota of its sender.
+//
+// The second migration is for other servers. device_streams and stream_changes
+// say what they are to be told of local users: newest and stream_id are the
+// stream ids of m.device_list_update, announced is the newest one that all
+// servers concerned have been told, or are about to be, and what lies at or below
+// forgotten is not known in detail any more. stream_changes.device_id is ” for
+// the cross-signing keys. told_servers has what a server has been told; behind
+// marks those that missed something as they shared no room with the user.
+// asking_servers asked about users without sharing a room.
+//
+// remote_users are users of other servers who share a room with one of ours.
+// touched is the position of the newest notice of a change; the list counts
+// unless it is stale. remote_devices and remote_cross_keys hold keys with the
+// signatures of their owners, canonical.
 var _ = db.Schema("encryption", `
 CREATE TABLE device_keys (
 	user_id   TEXT NOT NULL,
@@ -123,6 +137,65 @@ CREATE TABLE backup_keys (
 	session       {blob} NOT NULL,
 	PRIMARY KEY (user_id, version, room_id, session_id)
 ) {without rowid};
+`, `
+CREATE TABLE device_streams (
+	user_id   TEXT NOT NULL,
+	newest    INTEGER NOT NULL,
+	announced INTEGER NOT NULL,
+	forgotten INTEGER NOT NULL,
+	PRIMARY KEY (user_id)
+) {without rowid};
+CREATE INDEX device_streams_due ON device_streams (user_id) WHERE announced < newest;
+CREATE TABLE stream_changes (
+	user_id   TEXT NOT NULL,
+	device_id TEXT NOT NULL,
+	stream_id INTEGER NOT NULL,
+	PRIMARY KEY (user_id, device_id)
+) {without rowid};
+CREATE TABLE told_servers (
+	user_id   TEXT NOT NULL,
+	server    TEXT NOT NULL,
+	stream_id INTEGER NOT NULL,
+	behind    {bool} NOT NULL,
+	PRIMARY KEY (user_id, server)
+) {without rowid};
+CREATE INDEX told_servers_behind ON told_servers (server) WHERE behind = 1;
+CREATE TABLE asking_servers (
+	server  TEXT NOT NULL,
+	user_id TEXT NOT NULL,
+	ts      INTEGER NOT NULL,
+	PRIMARY KEY (server, user_id)
+) {without rowid};
+CREATE INDEX asking_servers_user ON asking_servers (user_id);
+CREATE INDEX asking_servers_ts ON asking_servers (ts);
+CREATE TABLE remote_users (
+	user_id   TEXT NOT NULL,
+	server    TEXT NOT NULL,
+	stream_id INTEGER NOT NULL,
+	touched   INTEGER NOT NULL,
+	stale     {bool} NOT NULL,
+	PRIMARY KEY (user_id)
+) {without rowid};
+CREATE INDEX remote_users_stale ON remote_users (server, user_id) WHERE stale = 1;
+CREATE TABLE remote_devices (
+	user_id   TEXT NOT NULL,
+	device_id TEXT NOT NULL,
+	keys      TEXT NOT NULL,
+	PRIMARY KEY (user_id, device_id)
+) {without rowid};
+CREATE TABLE remote_cross_keys (
+	user_id TEXT NOT NULL,
+	usage   TEXT NOT NULL,
+	keys    TEXT NOT NULL,
+	PRIMARY KEY (user_id, usage)
+) {without rowid};
+CREATE TABLE received_messages (
+	origin     TEXT NOT NULL,
+	message_id TEXT NOT NULL,
+	ts         INTEGER NOT NULL,
+	PRIMARY KEY (origin, message_id)
+) {without rowid};
+CREATE INDEX received_messages_ts ON received_messages (ts);
 `)
 
 // Device and cross-signing keys.
@@ -136,11 +209,15 @@ var (
 	selectCrossKeys = db.SQL(`SELECT user_id, usage, public, keys FROM cross_keys WHERE user_id IN {texts $1}`)
 	upsertCrossKeys = db.SQL(`INSERT INTO cross_keys (user_id, usage, public, keys) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (user_id, usage) DO UPDATE SET public = excluded.public, keys = excluded.keys`)
+	eraseCrossKeys  = db.SQL(`DELETE FROM cross_keys WHERE user_id = $1`)
 	deleteCrossKeys = db.SQL(`DELETE FROM cross_keys WHERE user_id = $1 AND usage = $2`)
 
 	// A user sees what the owner of a key and they themselves have signed.
-	selectSignatures = db.SQL(`SELECT user_id, target_id, signer, signer_key, signature FROM key_signatures
-		WHERE user_id IN {texts $1} AND (signer = user_id OR signer = $2) ORDER BY user_id, target_id, signer, signer_key`)
+	selectOwnSignatures = db.SQL(`SELECT user_id, target_id, signer, signer_key, signature FROM key_signatures
+		WHERE user_id IN {texts $1} AND signer = user_id ORDER BY user_id, target_id, signer_key`)
+	selectSignaturesBy = db.SQL(`SELECT user_id, target_id, signer, signer_key, signature FROM key_signatures
+		WHERE signer = $1 AND user_id <> $1`)
+	selectSignedBy  = db.SQL(`SELECT DISTINCT target_id FROM key_signatures WHERE user_id = $1 AND signer = $1 AND signer_key IN {texts $2}`)
 	upsertSignature = db.SQL(`INSERT INTO key_signatures (user_id, target_id, signer, signer_key, signature)
 		VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (user_id, target_id, signer, signer_key) DO UPDATE SET signature = excluded.signature
@@ -148,6 +225,9 @@ var (
 	deleteSignaturesOn = db.SQL(`DELETE FROM key_signatures WHERE user_id = $1 AND target_id IN {texts $2}`)
 	deleteSignaturesBy = db.SQL(`DELETE FROM key_signatures WHERE signer = $1 AND signer_key IN {texts $2}`)
 
+	// Those of a user's devices that others were told of, or would be.
+	selectKnownDevices = db.SQL(`SELECT device_id FROM device_keys WHERE user_id = $1 AND device_id IN {texts $2}
+		UNION SELECT device_id FROM stream_changes WHERE user_id = $1 AND device_id IN {texts $2}`)
 	// The devices that anything is stored for.
 	selectOwners = db.SQL(`SELECT user_id, device_id FROM device_keys
 		UNION SELECT user_id, device_id FROM one_time_keys
@@ -238,6 +318,16 @@ func scanUser(s db.Scanner) (u matrix.UserID, err error) {
 	return u, err
 }
 
+func scanDeviceID(s db.Scanner) (id matrix.DeviceID, err error) {
+	err = s.Scan(&id)
+	return id, err
+}
+
+func scanServer(s db.Scanner) (name matrix.ServerName, err error) {
+	err = s.Scan(&name)
+	return name, err
+}
+
 func scanText(s db.Scanner) (text string, err error) {
 	err = s.Scan(&text)
 	return text, err
@@ -274,6 +364,8 @@ var (
 		WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id > $4 ORDER BY session_id LIMIT $5`)
 	backupSession = db.SQL(`SELECT room_id, session_id, first_index, forwarded, verified, session FROM backup_keys
 		WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4`)
+	eraseBackups        = db.SQL(`DELETE FROM key_backups WHERE user_id = $1`)
+	eraseBackupKeys     = db.SQL(`DELETE FROM backup_keys WHERE user_id = $1`)
 	deleteBackupKeys    = db.SQL(`DELETE FROM backup_keys WHERE user_id = $1 AND version = $2`)
 	deleteBackupRoom    = db.SQL(`DELETE FROM backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3`)
 	deleteBackupSession = db.SQL(`DELETE FROM backup_keys WHERE user_id = $1 AND version = $2 AND room_id = $3 AND session_id = $4`)

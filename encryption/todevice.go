@@ -11,6 +11,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
 const (
@@ -52,22 +53,27 @@ func (e *Encryption) send(ctx context.Context, c *httpx.Caller, q *sendRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if len(remote) > 0 && e.Remote == nil {
+	if len(remote) > 0 && e.Outbox == nil {
 		e.Log.Debug("messages to devices of other servers were dropped", "users", len(remote))
 		remote = nil
 	}
+	abroad, err := e.pack(c.User, q.EventType, remote)
+	if err != nil {
+		return nil, err
+	}
+	here := newParcel(c.User, string(c.User), q.EventType, local)
 	return nil, e.DB.Write(ctx, func(tx *db.Tx) error {
 		// spec: client-server#transaction-identifiers
 		n, err := tx.Changed(insertTxn, c.User, c.Device, q.EventType, q.TxnID, e.Now().UnixMilli())
 		if err != nil || n == 0 {
 			return err
 		}
-		if len(remote) > 0 {
-			if err := e.Remote.SendToDevice(tx, c.User, q.EventType, remote); err != nil {
+		for _, m := range abroad {
+			if err := e.Outbox.Store(tx, []matrix.ServerName{m.to}, EDUToDevice, m.content); err != nil {
 				return err
 			}
 		}
-		if err := e.Deliver(ctx, tx, c.User, q.EventType, local); err != nil {
+		if err := e.deliver(ctx, tx, here); err != nil {
 			return err
 		}
 		return e.prune(tx)
@@ -83,11 +89,8 @@ func (e *Encryption) sortMessages(all Messages) (local, remote Messages, err err
 			return nil, nil, err
 		}
 		for id, content := range devices {
-			switch {
-			case len(content) == 0 || content[0] != '{':
-				return nil, nil, matrix.BadJSON("The message to %s %s must be an object", user, id)
-			case len(content) > maxMessageBytes:
-				return nil, nil, matrix.TooLarge("A message to a device has at most %d bytes", maxMessageBytes)
+			if err := checkMessage(user, id, content); err != nil {
+				return nil, nil, err
 			}
 		}
 		if total += len(devices); total > maxRecipients {
@@ -102,45 +105,72 @@ func (e *Encryption) sortMessages(all Messages) (local, remote Messages, err err
 	return local, remote, nil
 }
 
+// checkMessage checks the content of a message.
+func checkMessage(user matrix.UserID, id matrix.DeviceID, content json.RawMessage) error {
+	switch {
+	case len(content) == 0 || content[0] != '{':
+		return matrix.BadJSON("The message to %s %s must be an object", user, id)
+	case len(content) > maxMessageBytes:
+		return matrix.TooLarge("A message to a device has at most %d bytes", maxMessageBytes)
+	}
+	if err := event.WellFormed(content); err != nil {
+		return matrix.BadJSON("The message to %s %s is not valid: %s", user, id, err).Because(err)
+	}
+	return nil
+}
+
+// parcel is messages of one sender, made ready before the write.
+type parcel struct {
+	account string // whose quota they count against
+	to      []matrix.UserID
+	events  map[matrix.UserID]map[matrix.DeviceID][]byte
+}
+
+func newParcel(sender matrix.UserID, account, eventType string, messages Messages) *parcel {
+	p := &parcel{account, slices.Sorted(maps.Keys(messages)), make(map[matrix.UserID]map[matrix.DeviceID][]byte, len(messages))}
+	for user, contents := range messages {
+		p.events[user] = make(map[matrix.DeviceID][]byte, len(contents))
+		for id, content := range contents {
+			p.events[user][id] = toDeviceEvent(sender, eventType, content)
+		}
+	}
+	return p
+}
+
 // message is what is put into an inbox.
 type message struct {
 	to    device
 	event []byte
 }
 
-// Deliver puts messages into the inboxes of local users' devices, within a write.
+// deliver puts messages into the inboxes of local users' devices, within a write.
 // Devices that are not there are passed over.
-func (e *Encryption) Deliver(ctx context.Context, tx *db.Tx, sender matrix.UserID, eventType string, messages Messages) error {
-	if len(messages) == 0 {
+func (e *Encryption) deliver(ctx context.Context, tx *db.Tx, p *parcel) error {
+	if len(p.to) == 0 {
 		return nil
 	}
-	list := slices.Sorted(maps.Keys(messages))
-	there, err := e.allDevices(ctx, tx, list)
+	there, err := e.allDevices(ctx, tx, p.to)
 	if err != nil {
 		return err
 	}
 	var all []message
-	for _, user := range list {
-		all = appendMessages(all, user, there[user], sender, eventType, messages[user])
+	for _, user := range p.to {
+		all = appendMessages(all, user, there[user], p.events[user])
 	}
 	if len(all) == 0 {
 		return nil
 	}
-	return e.post(ctx, tx, sender, list, all)
+	return e.post(ctx, tx, p, all)
 }
 
 // appendMessages addresses a user's messages to their devices. One that is for a
 // certain device takes the place of the one for all.
-func appendMessages(all []message, user matrix.UserID, there map[matrix.DeviceID]string, sender matrix.UserID, eventType string, contents map[matrix.DeviceID]json.RawMessage) []message {
-	var everyone []byte
-	if content, ok := contents[everyDevice]; ok {
-		everyone = toDeviceEvent(sender, eventType, content)
-	}
+func appendMessages(all []message, user matrix.UserID, there map[matrix.DeviceID]string, events map[matrix.DeviceID][]byte) []message {
 	for _, id := range slices.Sorted(maps.Keys(there)) {
-		if content, ok := contents[id]; ok {
-			all = append(all, message{device{user, id}, toDeviceEvent(sender, eventType, content)})
-		} else if everyone != nil {
-			all = append(all, message{device{user, id}, everyone})
+		if ev, ok := events[id]; ok {
+			all = append(all, message{device{user, id}, ev})
+		} else if ev, ok := events[everyDevice]; ok {
+			all = append(all, message{device{user, id}, ev})
 		}
 	}
 	return all
@@ -162,7 +192,7 @@ type load struct{ pending, waiting int }
 
 // post stores messages of one sender: into the inboxes as far as the quota goes,
 // behind the earlier ones that wait.
-func (e *Encryption) post(ctx context.Context, tx *db.Tx, sender matrix.UserID, to []matrix.UserID, all []message) error {
+func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []message) error {
 	loads := map[device]load{}
 	err := db.Each(ctx, tx, countBySender, func(s db.Scanner) error {
 		var d device
@@ -176,7 +206,7 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, sender matrix.UserID, 
 		}
 		loads[d] = l
 		return err
-	}, sender, to)
+	}, p.account, p.to)
 	if err != nil {
 		return err
 	}
@@ -195,10 +225,10 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, sender matrix.UserID, 
 		}
 		switch {
 		case room:
-			err = tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), sender, m.event)
+			err = tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), p.account, m.event)
 			news.add(m.to)
 		case l.waiting < maxWaiting:
-			err = tx.Exec(insertWaiting, m.to.user, m.to.id, sender, tx.Position(), m.event)
+			err = tx.Exec(insertWaiting, m.to.user, m.to.id, p.account, tx.Position(), m.event)
 		}
 		if err != nil {
 			return err

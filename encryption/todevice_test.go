@@ -175,8 +175,9 @@ func TestMessagesWake(t *testing.T) {
 
 // sink takes what is for other servers.
 type sink struct {
-	sent Messages
-	keys *Keys
+	sent    []string
+	keys    *Keys
+	oneTime Claimed
 }
 
 func (s *sink) QueryKeys(ctx context.Context, server matrix.ServerName, _ map[matrix.UserID][]matrix.DeviceID) (*Keys, error) {
@@ -191,14 +192,15 @@ func (s *sink) QueryKeys(ctx context.Context, server matrix.ServerName, _ map[ma
 }
 
 func (s *sink) ClaimKeys(ctx context.Context, server matrix.ServerName, c Claims) (Claimed, error) {
-	return Claimed{
-		"@dora:far": {"D1": {"signed_curve25519:A": json.RawMessage(`{}`)}},
-		"@bob:test": {"B1": {"signed_curve25519:A": json.RawMessage(`{}`)}},
-	}, nil
+	return s.oneTime, nil
 }
 
-func (s *sink) SendToDevice(_ *db.Tx, _ matrix.UserID, _ string, m Messages) error {
-	s.sent = m
+func (s *sink) UserDevices(context.Context, matrix.ServerName, matrix.UserID) (*UserDevices, error) {
+	return nil, errElsewhere
+}
+
+func (s *sink) Store(_ *db.Tx, to []matrix.ServerName, eduType string, content json.RawMessage) error {
+	s.sent = append(s.sent, fmt.Sprintf("%s %s %s", to, eduType, content))
 	return nil
 }
 
@@ -206,35 +208,35 @@ func TestOtherServers(t *testing.T) {
 	g := newRig(t, urlOf(t))
 	alice, bob := g.login("alice", "A1"), g.login("bob", "B1")
 	ask := `{"timeout":50,"device_keys":{"@dora:far":[],"@eve:slow":[],"@bob:test":[]}}`
-	type answer struct {
-		Keys
-		Failures map[string]struct {
-			Code matrix.Code `json:"errcode"`
-		} `json:"failures"`
-	}
-	if a := want[answer](alice, "POST", "/v3/keys/query", ask); len(a.Failures) != 2 || a.Devices[bob.user] == nil {
+	if a := want[answered](alice, "POST", "/v3/keys/query", ask); len(a.failures) != 2 || a.Devices[bob.user] == nil {
 		t.Errorf("without federation: %+v", a)
 	}
 	s := &sink{}
-	g.e.Remote = s
+	g.e.Remote, g.e.Outbox = s, s
 	far := &client{rig: g, user: "@dora:far", id: "D1", private: g.signingKey(), curve: g.key32()}
 	s.keys = &Keys{Devices: map[matrix.UserID]map[matrix.DeviceID]json.RawMessage{
 		far.user: {"D1": json.RawMessage(far.deviceKeys()), "D2": json.RawMessage(`{"user_id":"@dora:far","device_id":"D2"}`), "D3": json.RawMessage(`[1.5]`)},
 		bob.user: {"B1": json.RawMessage(`{}`)},
 	}, Master: map[matrix.UserID]json.RawMessage{far.user: json.RawMessage(`{"keys":7}`)}}
-	a := want[answer](alice, "POST", "/v3/keys/query", ask)
-	if len(a.Failures) != 1 || a.Failures["slow"].Code != matrix.CodeConnectionTimeout {
-		t.Errorf("failures: %v", a.Failures)
+	a := want[answered](alice, "POST", "/v3/keys/query", ask)
+	if len(a.failures) != 1 || a.failures["slow"] != matrix.CodeConnectionTimeout {
+		t.Errorf("failures: %v", a.failures)
 	}
 	if len(a.Devices[far.user]) != 1 || a.Devices[far.user]["D1"] == nil || len(a.Devices[bob.user]) != 0 || a.Master[far.user] != nil {
 		t.Errorf("malformed or foreign keys came through: %s", a.Devices)
 	}
-	c := want[claimAnswer](alice, "POST", "/v3/keys/claim", `{"one_time_keys":{"@dora:far":{"D1":"signed_curve25519"}}}`)
-	if len(c.OneTimeKeys) != 1 || c.OneTimeKeys[far.user] == nil {
+	good := json.RawMessage(strings.SplitN(far.oneTimeKey("A"), ":", 3)[2])
+	s.oneTime = Claimed{
+		far.user: {"D1": {"signed_curve25519:A": good}, "D2": {"signed_curve25519:A": json.RawMessage(`{}`)}, "D3": {"curve25519:A": good}, "D4": {"signed_curve25519:A": good}},
+		bob.user: {"B1": {"signed_curve25519:A": json.RawMessage(`{}`)}},
+	}
+	c := want[claimAnswer](alice, "POST", "/v3/keys/claim", `{"one_time_keys":{"@dora:far":{"D1":"signed_curve25519","D2":"signed_curve25519","D3":"signed_curve25519"}}}`)
+	if len(c.OneTimeKeys) != 1 || len(c.OneTimeKeys[far.user]) != 1 || len(c.OneTimeKeys[far.user]["D1"]) != 1 {
 		t.Errorf("claimed: %v", c.OneTimeKeys)
 	}
 	want[object](alice, "PUT", "/v3/sendToDevice/m.x/1", `{"messages":{"@dora:far":{"*":{}},"@bob:test":{"*":{}}}}`)
-	if len(s.sent) != 1 || s.sent[far.user] == nil {
+	if len(s.sent) != 1 || !strings.HasPrefix(s.sent[0], `[far] m.direct_to_device {"sender":"@alice:test","type":"m.x","message_id":"`) ||
+		!strings.HasSuffix(s.sent[0], `","messages":{"@dora:far":{"*":{}}}}`) {
 		t.Errorf("sent: %v", s.sent)
 	}
 }

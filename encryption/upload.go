@@ -108,17 +108,17 @@ func (e *Encryption) upload(ctx context.Context, c *httpx.Caller, q *uploadReque
 		return &uploadAnswer{n.oneTime}, err
 	}
 	var answer *uploadAnswer
-	err = e.change(ctx, d.user, u.keys != nil, func(tx *db.Tx) (bool, error) {
+	err = e.change(ctx, d.user, u.keys != nil, func(tx *db.Tx) ([]matrix.DeviceID, error) {
 		there, err := e.exists(ctx, tx, d)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		if !there {
-			return false, matrix.UnknownToken(false)
+			return nil, matrix.UnknownToken(false)
 		}
 		changed, err := e.store(ctx, tx, u)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		n, err := readCounts(ctx, tx, d)
 		answer = &uploadAnswer{n.oneTime}
@@ -139,68 +139,87 @@ func (e *Encryption) uploadNamed(ctx context.Context, c *httpx.Caller, q *namedU
 	return e.upload(ctx, c, &q.uploadRequest)
 }
 
-// store writes an upload and tells whether others have to look at the device
-// anew.
-func (e *Encryption) store(ctx context.Context, tx *db.Tx, u *deviceUpload) (changed bool, err error) {
+// store writes an upload and returns what others have to look at anew.
+func (e *Encryption) store(ctx context.Context, tx *db.Tx, u *deviceUpload) (changed []matrix.DeviceID, err error) {
 	if u.keys != nil {
 		if changed, err = e.storeDeviceKeys(ctx, tx, u); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	added, err := e.storeOneTime(ctx, tx, u)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	replaced, err := storeFallback(ctx, tx, u)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	if changed || added || replaced {
+	if len(changed) > 0 || added || replaced {
 		tx.Publish(keysMoved(u.device))
 	}
 	return changed, nil
 }
 
-func (e *Encryption) storeDeviceKeys(ctx context.Context, tx *db.Tx, u *deviceUpload) (bool, error) {
+func (e *Encryption) storeDeviceKeys(ctx context.Context, tx *db.Tx, u *deviceUpload) ([]matrix.DeviceID, error) {
 	d := u.device
 	old, found, err := db.One(ctx, tx, selectKeysOf, scanText, d.user, d.id)
 	if err != nil || found && old == u.keys.bare && len(u.keys.Signatures) == 0 {
-		return false, err
+		return nil, err
 	}
 	cross, err := crossKeysOf(ctx, tx, d.user)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, k := range cross {
 		if k.public() == string(d.id) {
-			return false, matrix.Forbidden("The device has the id of one of your cross-signing keys")
+			return nil, matrix.Forbidden("The device has the id of one of your cross-signing keys")
 		}
 	}
 	signatures, err := u.keys.bySelf(cross[usageSelfSigning])
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	changed := []matrix.DeviceID{d.id}
 	if found && old == u.keys.bare {
-		return e.addSignatures(ctx, tx, signatures)
+		if added, err := e.addSignatures(ctx, tx, signatures); err != nil || !added {
+			return nil, err
+		}
+		return changed, nil
 	}
 	if found {
-		// Nothing that was said of other keys is true of these.
-		if err := tx.Exec(deleteSignaturesOn, d.user, []string{string(d.id)}); err != nil {
-			return false, err
+		more, err := forgetKeys(ctx, tx, u, old)
+		if err != nil {
+			return nil, err
 		}
-		if before, err := parseKeys("stored keys", json.RawMessage(old)); err != nil || before.identity() != u.keys.identity() {
-			for _, s := range []*db.Stmt{deleteOneTime, deleteFallback} {
-				if err := tx.Exec(s, d.user, []matrix.DeviceID{d.id}); err != nil {
-					return false, err
-				}
-			}
-		}
+		changed = append(changed, more...)
 	}
 	if err := tx.Exec(upsertDeviceKeys, d.user, d.id, u.keys.bare); err != nil {
-		return false, err
+		return nil, err
 	}
 	_, err = e.addSignatures(ctx, tx, signatures)
-	return true, err
+	return changed, err
+}
+
+// forgetKeys deletes what was said of the keys that an upload replaces, and by
+// them if those are others.
+func forgetKeys(ctx context.Context, tx *db.Tx, u *deviceUpload, old string) ([]matrix.DeviceID, error) {
+	d := u.device
+	if err := tx.Exec(deleteSignaturesOn, d.user, []string{string(d.id)}); err != nil {
+		return nil, err
+	}
+	if before, err := parseKeys("stored keys", json.RawMessage(old)); err == nil && before.identity() == u.keys.identity() {
+		return nil, nil
+	}
+	for _, s := range []*db.Stmt{deleteOneTime, deleteFallback} {
+		if err := tx.Exec(s, d.user, []matrix.DeviceID{d.id}); err != nil {
+			return nil, err
+		}
+	}
+	signed, err := forgetSigner(ctx, tx, d.user, []matrix.DeviceID{d.id})
+	if err != nil || !signed {
+		return nil, err
+	}
+	return []matrix.DeviceID{crossSigning}, nil
 }
 
 // bySelf are the signatures on a device's keys that can be verified: by the

@@ -13,6 +13,7 @@ import (
 	"github.com/teahouse-chat/teahouse/encryption"
 	"github.com/teahouse-chat/teahouse/federation/answers"
 	"github.com/teahouse-chat/teahouse/federation/policy"
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/metrics"
@@ -66,14 +67,14 @@ func (s *Server) assemble(key event.SigningKey) error {
 	s.profiles = people
 	if s.Accounts, err = accounts.New(accounts.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Config: accountsConfig(cfg), Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
-		Rooms: roomAPI, Hooks: hooks(people, accountData),
+		Rooms: roomAPI, Hooks: s.hooks(people, accountData),
 	}); err != nil {
 		return err
 	}
 	users.accounts = s.Accounts
 	if s.encryption, err = encryption.New(encryption.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Rooms: s.rooms, Devices: deviceNames{}, UIA: passwordUIA{s.Accounts},
-		Ended: removedDevices, Position: syncPosition, Now: deps.Now, Log: deps.Log,
+		Ended: removedDevices, Position: syncPosition, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
 	}); err != nil {
 		return err
 	}
@@ -141,8 +142,9 @@ func (s *Server) edgeOptions() httpx.Options {
 }
 
 // hooks connect what happens to accounts with the features that keep more about
-// people.
-func hooks(people *profiles.Profiles, accountData *data.Data) accounts.Hooks {
+// people. Those of them that are made after the accounts are there before anything
+// is served.
+func (s *Server) hooks(people *profiles.Profiles, accountData *data.Data) accounts.Hooks {
 	return accounts.Hooks{
 		Registered: func(ctx context.Context, user matrix.UserID, displayName string) error {
 			if displayName == "" {
@@ -155,10 +157,16 @@ func hooks(people *profiles.Profiles, accountData *data.Data) accounts.Hooks {
 			return people.Set(ctx, user, profiles.KeyDisplayName, quoted)
 		},
 		Deactivated: func(ctx context.Context, user matrix.UserID, erase bool) error {
-			if err := people.Erase(ctx, user); err != nil || !erase {
+			if err := people.Erase(ctx, user); err != nil {
+				return err
+			}
+			if err := s.encryption.Erase(ctx, user); err != nil || !erase {
 				return err
 			}
 			return accountData.Erase(ctx, user)
+		},
+		Renamed: func(tx *db.Tx, user matrix.UserID, device matrix.DeviceID) error {
+			return s.encryption.Renamed(tx, user, device)
 		},
 	}
 }
