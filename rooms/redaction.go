@@ -18,10 +18,6 @@ func (b *Builder) redactionTarget(p Proto) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	if target == nil && b.head.servers != nil {
-		// Another server may have it: whoever gets it takes the content from it.
-		return nil, nil
-	}
 	if target == nil || target.Room != b.room.NID {
 		return nil, matrix.NotFound("There is no such event in the room to redact")
 	}
