@@ -72,10 +72,12 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	users.accounts = s.Accounts
-	if s.encryption, err = encryption.New(encryption.Deps{
+	keeping := encryption.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Rooms: s.rooms, Devices: deviceNames{}, UIA: passwordUIA{s.Accounts},
 		Ended: removedDevices, Position: syncPosition, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
-	}); err != nil {
+	}
+	s.devices(&keeping)
+	if s.encryption, err = encryption.New(keeping); err != nil {
 		return err
 	}
 	s.sync = syncapi.New(syncapi.Deps{
@@ -115,6 +117,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if cfg.Federation.Enabled {
 		s.edge.Add("keys", s.outside.ring.Routes()...)
 		s.edge.Add("federation", s.outside.routes(deps.Version)...)
+		s.edge.Add("federation", s.encryption.FederationRoutes(s.outside.signed)...)
 		s.edge.Add("federation", answers.New(answers.Deps{
 			Engine: s.rooms, Auth: s.outside.auth, Directory: aliases, Profiles: localProfiles{people}, OpenID: accountData, Spaces: outside,
 			Now: deps.Now,

@@ -47,5 +47,14 @@ func (s *Server) edus() map[string]inbound.EDUHandler {
 		"m.presence": func(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
 			return s.sync.HandlePresence(ctx, origin, content)
 		},
+		"m.direct_to_device": func(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
+			return s.encryption.HandleToDevice(ctx, origin, content)
+		},
+		"m.device_list_update": func(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
+			return s.encryption.HandleDeviceList(ctx, origin, content)
+		},
+		"m.signing_key_update": func(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
+			return s.encryption.HandleSigningKeys(ctx, origin, content)
+		},
 	}
 }

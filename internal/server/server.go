@@ -177,6 +177,7 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 		return errors.Join(err, closeAll(listeners))
 	}
 	s.worker.Go(func() { s.outside.run(s.background) })
+	s.worker.Go(func() { s.encryption.Run(s.background) })
 	if ready != nil {
 		ready(addrs)
 	}
