@@ -160,6 +160,9 @@ func fedCatchUp(ctx context.Context, b *bench) (err error) {
 	if err := p.there.server.stop(); err != nil {
 		return err
 	}
+	for _, c := range p.there.conns {
+		c.close()
+	}
 	count := b.n(10000, 100)
 	if _, err := p.here.all(ctx, count, func(c *conn, i int) error {
 		return p.here.say(c, place, users[i%len(users)], fmt.Sprintf("missed%d", i))
