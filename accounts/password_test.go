@@ -67,22 +67,24 @@ func TestUnknownUsersTakeAsLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fastest := func(encoded, password string) time.Duration {
-		best := time.Hour
-		for range 5 {
-			start := time.Now()
-			if ok, _, err := h.verify(context.Background(), encoded, password); ok || err != nil {
-				t.Fatal(ok, err)
-			}
-			best = min(best, time.Since(start))
+	once := func(encoded, password string) time.Duration {
+		start := time.Now()
+		if ok, _, err := h.verify(context.Background(), encoded, password); ok || err != nil {
+			t.Fatal(ok, err)
 		}
-		return best
+		return time.Since(start)
 	}
-	known := fastest(encoded, "wrong")
-	for name, d := range map[string]time.Duration{"nobody": fastest("", "wrong"), "too long": fastest(encoded, strings.Repeat("x", 2000))} {
-		if d < known/2 || d > known*2 {
-			t.Errorf("%s takes %v, a wrong password %v", name, d, known)
-		}
+	// On a busy machine it takes some rounds until each has run undisturbed once.
+	const most = time.Hour
+	known, nobody, tooLong := most, most, most
+	alike := func(d time.Duration) bool { return d >= known/2 && d <= known*2 }
+	for round := 0; round < 5 || round < 50 && !(alike(nobody) && alike(tooLong)); round++ {
+		known = min(known, once(encoded, "wrong"))
+		nobody = min(nobody, once("", "wrong"))
+		tooLong = min(tooLong, once(encoded, strings.Repeat("x", 2000)))
+	}
+	if !alike(nobody) || !alike(tooLong) {
+		t.Errorf("nobody takes %v and too long %v, a wrong password %v", nobody, tooLong, known)
 	}
 }
 
