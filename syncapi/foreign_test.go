@@ -175,8 +175,13 @@ func TestReceiptsWaitForTheirEvents(t *testing.T) {
 func TestTypingRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &notifier{users: map[matrix.UserID]*record{}, rooms: map[rooms.RoomNID]map[*record]struct{}{}}
+		var mu sync.Mutex // timers call
 		var stopped []matrix.UserID
-		y := newTyping(n, time.Now, func(_ rooms.RoomNID, u matrix.UserID) { stopped = append(stopped, u) })
+		y := newTyping(n, time.Now, func(_ rooms.RoomNID, u matrix.UserID) {
+			mu.Lock()
+			defer mu.Unlock()
+			stopped = append(stopped, u)
+		})
 		if !y.set(1, "@bob:there", typingRemote) {
 			t.Error("it is no news that somebody begins")
 		}
@@ -192,6 +197,8 @@ func TestTypingRunsOut(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if users, _ := y.in(1, 0); len(users) != 0 || !slices.Equal(stopped, []matrix.UserID{"@bob:there", "@alice:here"}) {
 			t.Errorf("%v type, %v stopped", users, stopped)
 		}
@@ -206,25 +213,35 @@ func TestTypingRunsOut(t *testing.T) {
 func TestPresenceOfStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &notifier{users: map[matrix.UserID]*record{}, rooms: map[rooms.RoomNID]map[*record]struct{}{}}
+		var mu sync.Mutex // timers call
 		var told []seen
+		tell := func(list []seen) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, list...)
+		}
+		heard := func() []seen {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(told)
+		}
 		p := &presence{
 			notifier: n, now: time.Now, people: map[matrix.UserID]*person{}, changed: map[matrix.UserID]struct{}{},
-			abroad: func(list []seen) { told = append(told, list...) }, where: nowhere,
+			abroad: tell, where: nowhere,
 		}
-		defer p.close()
 		leave := p.come("@alice:here", online)
 		p.hear(presencePush{User: "@bob:there", State: online})
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(told) != 1 || told[0].user != "@alice:here" || told[0].state != online {
-			t.Errorf("told %+v", told)
+		if got := heard(); len(got) != 1 || got[0].user != "@alice:here" || got[0].state != online {
+			t.Errorf("told %+v", got)
 		}
 		time.Sleep(time.Hour)
 		leave()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		var states []string
-		for _, s := range told {
+		for _, s := range heard() {
 			states = append(states, s.state)
 		}
 		if want := []string{online, unavailable, unavailable, unavailable, offline}; !slices.Equal(states, want) {
@@ -236,9 +253,13 @@ func TestPresenceOfStrangers(t *testing.T) {
 		for i := range presenceStranger + 100 {
 			p.hear(presencePush{User: matrix.UserID(fmt.Sprintf("@u%d:there", i)), State: online})
 		}
-		if len(p.people) > presenceStranger+1 || p.strangers != presenceStranger || p.people["@alice:here"] == nil {
-			t.Errorf("%d people, %d strangers", len(p.people), p.strangers)
+		p.mu.Lock()
+		people, strangers, alice := len(p.people), p.strangers, p.people["@alice:here"]
+		p.mu.Unlock()
+		if people > presenceStranger+1 || strangers != presenceStranger || alice == nil {
+			t.Errorf("%d people, %d strangers", people, strangers)
 		}
+		p.close()
 	})
 }
 
