@@ -2,6 +2,7 @@ package spaces_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/event"
 	. "github.com/teahouse-chat/teahouse/rooms/roomstest"
 	"github.com/teahouse-chat/teahouse/rooms/spaces"
 )
@@ -210,6 +212,41 @@ func TestLeftRooms(t *testing.T) {
 		if s := Get[map[string]any](g, "alice", path); s["membership"] != "leave" {
 			t.Errorf("%v", s)
 		}
+	})
+}
+
+// TestInvitedFromAfar asks the server of whoever invited the user, and shows the
+// room whatever its join rule is.
+func TestInvitedFromAfar(t *testing.T) {
+	abroad(t, func(g *Rig, w *world, _ *spaces.API) {
+		v, _ := event.Lookup("10")
+		bob := string(User("bob"))
+		invite, err := event.Build(v, event.Draft{
+			RoomID: "!far:gone.org", Type: matrix.TypeMember, StateKey: &bob, Sender: "@a:x.org", Content: []byte(`{"membership":"invite"}`), Depth: 5,
+		}, "x.org", event.SigningKey{ID: "ed25519:1", Private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Engine.StoreOutside(t.Context(), v, invite, nil); err != nil {
+			t.Fatal(err)
+		}
+		a := remote("!far:gone.org", "!child:x.org")
+		a.Room.JoinRule = "invite"
+		w.answer = func(s matrix.ServerName, r matrix.RoomID) *spaces.Answer {
+			if s == "x.org" && r == "!far:gone.org" {
+				return a
+			}
+			return nil
+		}
+		if s := Get[map[string]any](g, "bob", "/v1/room_summary/!far:gone.org"); s["membership"] != "invite" || s["name"] != "far" {
+			t.Errorf("%v", s)
+		}
+		if got := Get[hierarchyAnswer](g, "bob", "/v1/rooms/!far:gone.org/hierarchy"); got.names() != "far" {
+			t.Errorf("%v", got)
+		}
+		g.Refused("carol", "GET", "/v1/room_summary/!far:gone.org?via=x.org", "", 404, matrix.CodeNotFound)
+		w.answer = func(matrix.ServerName, matrix.RoomID) *spaces.Answer { return nil }
+		g.Refused("bob", "GET", "/v1/room_summary/!far:gone.org", "", 404, matrix.CodeNotFound)
 	})
 }
 

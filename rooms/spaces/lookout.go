@@ -73,7 +73,7 @@ func (l *lookout) local(ctx context.Context, r *rooms.Room, s *rooms.Summary, su
 // left sums up, as it was then, a room that this server is not in any more.
 func (l *lookout) left(ctx context.Context, id matrix.RoomID, suggested bool) (*found, error) {
 	r, err := l.Engine.Room(ctx, id)
-	if matrix.HasCode(err, matrix.CodeNotFound) || err == nil && r.View().State.Len() == 0 {
+	if matrix.HasCode(err, matrix.CodeNotFound) || err == nil && r.Shell() {
 		return nil, errNoRoom.Because(err)
 	}
 	if err != nil {
