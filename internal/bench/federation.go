@@ -28,6 +28,7 @@ func fedJoin(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	b.cost(fmt.Sprintf("join of a room of %d", size), large.elapsed.Seconds(), "s", 5)
+	b.note("CPU of the joining server", large.cpu.Seconds(), "s")
 	if !b.opts.long || b.opts.short {
 		return nil
 	}
@@ -36,6 +37,7 @@ func fedJoin(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	b.cost("join of a room of 50000", huge.elapsed.Seconds(), "s", 20)
+	b.note("CPU of the joining server", huge.cpu.Seconds(), "s")
 	mb, err := p.there.server.peak()
 	if err != nil {
 		return err
