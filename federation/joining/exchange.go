@@ -115,7 +115,8 @@ func (j *Joining) redeem(ctx context.Context, r *rooms.Room, q *redemption) erro
 	key := string(q.StateKey)
 	p := rooms.Proto{Type: matrix.TypeMember, StateKey: &key, Content: content}
 	if !j.Engine.Local(q.StateKey) {
-		return j.Invite(ctx, r, q.Sender, p)
+		_, err := j.Invite(ctx, r, q.Sender, p)
+		return err
 	}
 	if err := j.mayBeInvited(ctx, q.StateKey, q.Sender); err != nil {
 		return err

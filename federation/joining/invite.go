@@ -20,28 +20,28 @@ const inviteTime = 20 * time.Second
 // Invite invites a user of another server: theirs signs the event, too, before it
 // comes into the room.
 // spec: server-server#inviting-to-a-room
-func (j *Joining) Invite(ctx context.Context, r *rooms.Room, sender matrix.UserID, p rooms.Proto) error {
+func (j *Joining) Invite(ctx context.Context, r *rooms.Room, sender matrix.UserID, p rooms.Proto) (*rooms.Stored, error) {
 	ev, err := j.Engine.Prepare(ctx, r, sender, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server := matrix.UserID(ev.StateKey()).Server()
 	signed, err := j.askToInvite(ctx, r, server, ev)
 	if err != nil {
-		return failures{{server, err}}.forClient(r.ID)
+		return nil, failures{{server, err}}.forClient(r.ID)
 	}
 	// From here on the other server holds the invitation to be true.
 	ctx = context.WithoutCancel(ctx)
 	recommended, err := j.Engine.Recommended(ctx, r, []*event.Event{signed})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out, err := j.Engine.Receive(ctx, r.ID, []rooms.Incoming{{Event: recommended[0], Relay: true}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	j.seen(server)
-	return refused(out[0])
+	return out[0].Event, refused(out[0])
 }
 
 // askToInvite has the invited user's server sign.

@@ -14,6 +14,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
+	"github.com/teahouse-chat/teahouse/rooms/api"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
@@ -35,12 +36,6 @@ type Users interface {
 	Exists(ctx context.Context, user matrix.UserID) (bool, error)
 }
 
-// Invites are users' rules on who may invite them.
-type Invites interface {
-	// Allows is nil, or 403 M_INVITE_BLOCKED.
-	Allows(ctx context.Context, user, sender matrix.UserID) error
-}
-
 // Deps are what joining is made of.
 type Deps struct {
 	DB      *db.DB
@@ -49,7 +44,7 @@ type Deps struct {
 	Keys    Keys
 	Auth    *transport.Authenticator
 	Users   Users
-	Invites Invites // nil: everybody may be invited by anybody
+	Invites api.Invites // nil: everybody may be invited by anybody
 	// Seen is told of servers that have proved to be there; nil: nobody is.
 	Seen func(server matrix.ServerName)
 	Now  func() time.Time

@@ -62,7 +62,7 @@ const (
 	CodeBadStatus              Code = "M_BAD_STATUS"
 	CodeConnectionFailed       Code = "M_CONNECTION_FAILED"
 	CodeConnectionTimeout      Code = "M_CONNECTION_TIMEOUT"
-	CodeInvite3pidBlocked      Code = "M_INVITE_BLOCKED"
+	CodeInviteBlocked          Code = "M_INVITE_BLOCKED"
 	CodeProfileTooLarge        Code = "M_PROFILE_TOO_LARGE"
 	CodeKeyTooLarge            Code = "M_KEY_TOO_LARGE"
 	CodeUnknownPos             Code = "M_UNKNOWN_POS"

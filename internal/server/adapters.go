@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 
 	"github.com/teahouse-chat/teahouse/accounts"
 	"github.com/teahouse-chat/teahouse/accounts/data"
@@ -94,6 +95,28 @@ func (r reportable) MayReport(ctx context.Context, user matrix.UserID, room matr
 	}
 	if len(visible) == 0 {
 		return matrix.NotFound("There is no such event in a room that you are in")
+	}
+	return nil
+}
+
+// inviteRules are what users say in their account data of who may invite them.
+type inviteRules struct{ data *data.Data }
+
+// Allows refuses invitations of users who want none.
+// spec: client-server#minvite_permission_config
+func (r inviteRules) Allows(ctx context.Context, user, _ matrix.UserID) error {
+	raw, err := r.data.Get(ctx, user, "", "m.invite_permission_config")
+	if matrix.HasCode(err, matrix.CodeNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var config struct {
+		Action any `json:"default_action"`
+	}
+	if json.Unmarshal(raw, &config) == nil && config.Action == "block" {
+		return matrix.NewError(http.StatusForbidden, matrix.CodeInviteBlocked, "%s does not want to be invited to rooms", user)
 	}
 	return nil
 }

@@ -54,11 +54,13 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}, Remote: remote.directory})
-	if err := s.federate(users); err != nil {
+	invites := inviteRules{accountData}
+	if err := s.federate(users, invites); err != nil {
 		return err
 	}
 	roomAPI, err := api.New(api.Deps{
-		Engine: s.rooms, Aliases: aliases, Remote: s.outside.remote(), DefaultVersion: cfg.DefaultRoomVersion, Log: deps.Log,
+		Engine: s.rooms, Aliases: aliases, Remote: s.outside.remote(), Invites: invites, DefaultVersion: cfg.DefaultRoomVersion,
+		Log: deps.Log,
 	})
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func (s *Server) connect(file keys.File) (*outside, error) {
 }
 
 // federate makes the parts of federation that need rooms.
-func (s *Server) federate(users *users) error {
+func (s *Server) federate(users *users, invites api.Invites) error {
 	if !s.cfg.Federation.Enabled {
 		return nil
 	}
@@ -131,8 +131,8 @@ func (s *Server) federate(users *users) error {
 	}
 	o.past = past.New(gather.New(s.rooms, fetcher), o.client, s.deps.Log)
 	o.joining = joining.New(joining.Deps{
-		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Seen: o.seen,
-		Now: s.deps.Now, Log: s.deps.Log,
+		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Invites: invites,
+		Seen: o.seen, Now: s.deps.Now, Log: s.deps.Log,
 	})
 	return nil
 }

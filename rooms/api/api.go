@@ -33,8 +33,9 @@ type Aliases interface {
 type Deps struct {
 	Engine         *rooms.Engine
 	Aliases        Aliases
-	Remote         Remote // nil: there is no federation
-	DefaultVersion string // room version of new rooms
+	Remote         Remote  // nil: there is no federation
+	Invites        Invites // nil: everybody may be invited by anybody
+	DefaultVersion string  // room version of new rooms
 	Log            *slog.Logger
 }
 

@@ -7,9 +7,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -86,6 +83,11 @@ func (a *API) createRoom(ctx context.Context, c *httpx.Caller, q *createRequest)
 	if err != nil {
 		return nil, err
 	}
+	for _, u := range q.Invite {
+		if err := a.mayInvite(ctx, c.User, u); err != nil {
+			return nil, err
+		}
+	}
 	alias := matrix.RoomAlias("")
 	if q.AliasName != "" {
 		if alias, err = matrix.ParseRoomAlias("#" + q.AliasName + ":" + string(a.Engine.ServerName)); err != nil {
@@ -117,38 +119,6 @@ func (a *API) createRoom(ctx context.Context, c *httpx.Caller, q *createRequest)
 	return &roomAnswer{r.ID}, a.inviteOthers(ctx, r, c.User, q)
 }
 
-// How other servers are asked to agree to the first invitations to a room.
-const (
-	invitesAtATime = 8
-	invitesTime    = 40 * time.Second // for all of them
-)
-
-// inviteOthers invites the users of other servers, who need those servers to
-// agree. The room is there by now, so that it does not fail with one of them: an
-// invitation can be sent again.
-func (a *API) inviteOthers(ctx context.Context, r *rooms.Room, sender matrix.UserID, q *createRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, invitesTime)
-	defer cancel()
-	var asking errgroup.Group
-	asking.SetLimit(invitesAtATime)
-	for _, u := range slices.Compact(slices.Sorted(slices.Values(q.Invite))) {
-		if a.Engine.Local(u) {
-			continue
-		}
-		p, err := a.member(ctx, u, memberContent{Membership: matrix.MembershipInvite, IsDirect: q.IsDirect})
-		if err != nil {
-			return err
-		}
-		asking.Go(func() error {
-			if err := a.Remote.Invite(ctx, r, sender, p); err != nil {
-				a.Log.InfoContext(ctx, "a user of another server could not be invited to a new room", "user", u, "room", r.ID, "error", err)
-			}
-			return nil
-		})
-	}
-	return asking.Wait()
-}
-
 func (a *API) enterDirectory(tx *db.Tx, id matrix.RoomID, q *createRequest, alias matrix.RoomAlias, u matrix.UserID) error {
 	if alias != "" {
 		if err := a.Aliases.Add(tx, alias, id, u); err != nil {
@@ -178,9 +148,6 @@ func (a *API) checkCreate(q *createRequest) (*event.Version, preset, error) {
 	for _, u := range q.Invite {
 		if _, err := matrix.ParseUserID(string(u)); err != nil {
 			return nil, preset{}, err
-		}
-		if !a.Engine.Local(u) && a.Remote == nil {
-			return nil, preset{}, errAlone
 		}
 	}
 	version := a.version

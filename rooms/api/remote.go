@@ -22,7 +22,7 @@ type Remote interface {
 	Leave(ctx context.Context, r *rooms.Room, user matrix.UserID, content json.RawMessage) error
 	// Invite makes the invitation of a user of another server, has that server
 	// agree, and brings it into the room.
-	Invite(ctx context.Context, r *rooms.Room, sender matrix.UserID, p rooms.Proto) error
+	Invite(ctx context.Context, r *rooms.Room, sender matrix.UserID, p rooms.Proto) (*rooms.Stored, error)
 }
 
 // Entry is a local user's wish to be in a room.

@@ -125,10 +125,10 @@ func (a *API) setState(ctx context.Context, c *httpx.Caller, q *stateRequest, ke
 	if err != nil {
 		return nil, err
 	}
-	if there != nil {
-		return &eventAnswer{there.ID}, nil
+	if there == nil {
+		there = events[0]
 	}
-	return &eventAnswer{events[0].ID}, nil
+	return &eventAnswer{there.ID}, nil
 }
 
 // checkCanonicalAlias refuses aliases that do not point to the room, unless the
