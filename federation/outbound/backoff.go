@@ -50,7 +50,7 @@ func (q *Queues) Wake(server matrix.ServerName) {
 	if d == nil || !d.resting || d.failures == 0 {
 		return
 	}
-	at := d.lastFailure + doubled(firstWake, d.woken, maxWake).Milliseconds()
+	at := max(d.lastFailure+doubled(firstWake, d.woken, maxWake).Milliseconds(), d.notBefore)
 	if at >= d.retryAt {
 		return
 	}

@@ -46,6 +46,7 @@ type destination struct {
 	failures    int   // since it last took something
 	woken       int   // how often a sign of life has cut its rest short since
 	retryAt     int64 // ms since 1970
+	notBefore   int64 // the same: until then it wants to be left alone
 	lastSuccess int64
 	lastFailure int64
 	problem     string

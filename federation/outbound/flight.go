@@ -183,8 +183,9 @@ func (q *Queues) pass(d *destination, t *transaction) {
 func (q *Queues) failed(d *destination, t *transaction, err error, now int64) {
 	d.failures++
 	d.lastFailure, d.problem = now, explain(err)
-	pause := max(q.backoff(d.failures), retryAfter(err))
-	d.retryAt = now + pause.Milliseconds()
+	wanted := retryAfter(err)
+	pause := max(q.backoff(d.failures), wanted)
+	d.retryAt, d.notBefore = now+pause.Milliseconds(), now+wanted.Milliseconds()
 	log := q.Log.Debug
 	if d.failures == 1 {
 		log = q.Log.Info

@@ -81,3 +81,10 @@ func moment(ms int64) time.Time {
 	}
 	return time.UnixMilli(ms)
 }
+
+func ms(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/teahouse-chat/teahouse/federation/outbound"
 	"github.com/teahouse-chat/teahouse/federation/transport"
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
@@ -281,7 +285,10 @@ func TestRetryAfter(t *testing.T) {
 			p.answer = &transport.RemoteError{Server: "a", Status: 429, Code: matrix.CodeLimitExceeded, RetryAfter: 5 * time.Minute}
 		})
 		w.say("!1", 1, "a")
-		pass(4 * time.Minute)
+		for range 8 {
+			pass(30 * time.Second)
+			w.queues.Wake("a")
+		}
 		if n := w.asked("a"); n != 1 {
 			t.Errorf("it was asked %d times", n)
 		}
@@ -545,4 +552,56 @@ func TestDestinationsForOperators(t *testing.T) {
 			t.Error("the record of an idle server stays in memory")
 		}
 	})
+}
+
+// Operators, and nobody else, see how it stands, and have a server tried.
+func TestTheAdminAPI(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, s := range crowd("s", 120) {
+			w.say("!1", 1, s)
+		}
+		w.down("a")
+		w.say("!1", 2, "a")
+		pass(2 * time.Hour)
+		ask := func(admin bool, method, path string) (int, string) {
+			edge := httpx.New(httpx.Options{Auth: operator(admin), Log: slog.New(slog.DiscardHandler)})
+			edge.Add("admin", w.queues.AdminRoutes()...)
+			r := httptest.NewRequest(method, "/_synapse/admin/v1/federation/destinations"+path, nil)
+			r.Header.Set("Authorization", "Bearer x")
+			answer := httptest.NewRecorder()
+			edge.Handler("admin").ServeHTTP(answer, r)
+			return answer.Code, answer.Body.String()
+		}
+		status, text := ask(true, "GET", "")
+		if status != 200 || !strings.HasPrefix(text, `{"destinations":[{"destination":"a","failures":`) || !strings.Contains(text, `"waiting_events":2`) ||
+			!strings.Contains(text, `"total":121,"next_token":100`) || strings.Count(text, "last_success_ts") != 100 {
+			t.Errorf("%d %.500s", status, text)
+		}
+		if status, text := ask(true, "GET", "?from=100"); status != 200 || strings.Count(text, "last_success_ts") != 21 || strings.Contains(text, "next_token") {
+			t.Errorf("%d %.500s", status, text)
+		}
+		if status, text := ask(true, "GET", "?from=1000&limit=7"); status != 200 || !strings.Contains(text, `"destinations":[]`) {
+			t.Errorf("%d %.500s", status, text)
+		}
+		if status, _ := ask(true, "GET", "?from=-1"); status != 400 {
+			t.Errorf("%d", status)
+		}
+		for method, path := range map[string]string{"GET": "", "POST": "/a/reset_connection"} {
+			if status, _ := ask(false, method, path); status != 403 {
+				t.Errorf("%s: %d", path, status)
+			}
+		}
+		w.up("a")
+		if status, text := ask(true, "POST", "/a/reset_connection"); status != 200 {
+			t.Errorf("%d %s", status, text)
+		}
+		pass(time.Second)
+		w.complete("a")
+	})
+}
+
+type operator bool
+
+func (o operator) Authenticate(context.Context, *http.Request, string) (*httpx.Caller, error) {
+	return &httpx.Caller{User: "@admin:us", Admin: bool(o)}, nil
 }

@@ -119,6 +119,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if cfg.Federation.Enabled {
 		s.edge.Add("keys", s.outside.ring.Routes()...)
 		s.edge.Add("federation", s.outside.routes(deps.Version)...)
+		s.edge.Add("admin", s.outside.outbound.AdminRoutes()...)
 		s.edge.Add("federation", s.encryption.FederationRoutes(s.outside.signed)...)
 		s.edge.Add("federation", answers.New(answers.Deps{
 			Engine: s.rooms, Auth: s.outside.auth, Directory: aliases, Profiles: localProfiles{people}, OpenID: accountData, Spaces: outside,
