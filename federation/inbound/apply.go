@@ -77,6 +77,12 @@ func hold(rows []*row) []*item {
 
 func (in *Inbound) bring(ctx context.Context, q *queue, items []*item) error {
 	r, err := in.Rooms.RoomByNID(ctx, q.room)
+	if matrix.HasCode(err, matrix.CodeNotFound) { // it was removed
+		for _, it := range items {
+			it.fate = done
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -268,6 +274,7 @@ func (in *Inbound) end(ctx context.Context, q *queue, items []*item, err error) 
 func (in *Inbound) putBack(q *queue, items []*item, now int64) {
 	gone := map[*row]bool{}
 	var seqs []int64
+	var again []*item
 	for _, it := range items {
 		it.row.busy = false
 		if it.fate == done {
@@ -281,13 +288,14 @@ func (in *Inbound) putBack(q *queue, items []*item, now int64) {
 			gone[it.row] = true
 		case it.fate == stuck || slices.ContainsFunc(it.missing, func(id matrix.EventID) bool { return !q.here(in.key(id)) }):
 			q.setStuck(it.row, true)
-			if it.row.fills > 0 { // fetching was of no use before
-				it.row.retryAt = now + backoff(it.row.fills).Milliseconds()
+			if it.row.filled { // fetching was of no use
+				again = append(again, it)
 			}
 		}
 	}
 	in.remove(q, gone)
 	in.forget(seqs)
+	in.postpone(q, again, now)
 }
 
 // remove takes rows out of a queue. It is called with the lock held.

@@ -2,12 +2,11 @@ package inbound
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
-	"github.com/teahouse-chat/teahouse/federation/acl"
 	"github.com/teahouse-chat/teahouse/federation/fetch"
+	"github.com/teahouse-chat/teahouse/federation/gather"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 )
@@ -20,8 +19,7 @@ const (
 	fillSpacing = 10 * time.Second
 	// keyTime is how long keys are waited for that were not to be had at once.
 	keyTime    = 20 * time.Second
-	maxServers = 6 // that are asked for something
-	knownBatch = 500
+	maxServers = 5 // that are asked for something
 )
 
 // fill fetches what events of one origin need.
@@ -29,10 +27,9 @@ type fill struct {
 	in      *Inbound
 	q       *queue
 	r       *rooms.Room
-	room    fetch.Room
+	job     *gather.Job
 	origin  matrix.ServerName
 	items   []*item
-	servers []matrix.ServerName
 	rows    []*row              // events that were fetched and staged, newest first
 	held    []key               // of them
 	away    []matrix.ServerName // could not be reached
@@ -66,16 +63,17 @@ func (f *fill) do(ctx context.Context) error {
 	if f.r, err = f.in.Rooms.RoomByNID(ctx, f.q.room); err != nil {
 		return err
 	}
-	f.room = fetch.Room{ID: f.r.ID, Version: f.r.Version}
 	if err := f.in.read(ctx, f.r, f.items); err != nil {
 		return err
 	}
 	if err := f.in.verify(ctx, f.items, keyTime); err != nil || f.r.LocalMemberCount() == 0 {
 		return err
 	}
-	if f.servers, err = f.candidates(ctx); err != nil {
+	servers, err := f.candidates(ctx)
+	if err != nil {
 		return err
 	}
+	f.job = &gather.Job{Gatherer: f.in.Gatherer, Room: f.r, Servers: servers, Failed: f.note}
 	missing, err := f.unplaced(ctx, f.open())
 	if err != nil {
 		return err
@@ -113,21 +111,10 @@ func (f *fill) open() map[matrix.EventID][]matrix.EventID {
 // candidates are the servers to ask: the origin, the servers of the senders, and
 // a few others of the room, those that were heard of lately first.
 func (f *fill) candidates(ctx context.Context) ([]matrix.ServerName, error) {
-	var list []matrix.ServerName
-	add := func(s matrix.ServerName) error {
-		if len(list) >= maxServers || s == f.in.Rooms.ServerName || slices.Contains(list, s) {
-			return nil
-		}
-		ok, err := acl.Allows(ctx, f.in.Rooms, f.r, s)
-		if ok {
-			list = append(list, s)
-		}
-		return err
-	}
-	err := add(f.origin)
+	preferred := []matrix.ServerName{f.origin}
 	for _, it := range f.items {
-		if it.ev != nil && f.r.HasServer(it.ev.Sender.Server()) && len(list) < maxServers/2 {
-			err = errors.Join(err, add(it.ev.Sender.Server()))
+		if it.ev != nil && f.r.HasServer(it.ev.Sender.Server()) && len(preferred) < maxServers/2 {
+			preferred = append(preferred, it.ev.Sender.Server())
 		}
 	}
 	others := f.r.Servers()
@@ -135,12 +122,12 @@ func (f *fill) candidates(ctx context.Context) ([]matrix.ServerName, error) {
 		for i := range others {
 			// Not always the same ones.
 			s := others[(i+int(f.items[0].seq))%len(others)]
-			if f.in.recent.Contains(s) == recent && len(list) < maxServers {
-				err = errors.Join(err, add(s))
+			if f.in.recent.Contains(s) == recent && len(preferred) < 2*maxServers {
+				preferred = append(preferred, s)
 			}
 		}
 	}
-	return list, err
+	return f.in.Candidates(ctx, f.r, maxServers, preferred...)
 }
 
 // note remembers servers that could not be reached.
@@ -158,7 +145,7 @@ func (f *fill) unplaced(ctx context.Context, builders map[matrix.EventID][]matri
 		ids = append(ids, id)
 	}
 	missing := map[matrix.EventID][]matrix.EventID{}
-	err := f.known(ctx, ids, func(id matrix.EventID, st *rooms.Stored) {
+	err := f.in.Known(ctx, ids, func(id matrix.EventID, st *rooms.Stored) {
 		if st == nil || st.Flags&rooms.Outlier != 0 || st.Room != f.r.NID {
 			missing[id] = builders[id]
 		}
@@ -173,30 +160,11 @@ func (f *fill) unplaced(ctx context.Context, builders map[matrix.EventID][]matri
 	return missing, err
 }
 
-// unknown are those of the events that are not known at all.
-func (f *fill) unknown(ctx context.Context, ids []matrix.EventID) ([]matrix.EventID, error) {
-	var missing []matrix.EventID
-	err := f.known(ctx, ids, func(id matrix.EventID, st *rooms.Stored) {
-		if st == nil {
-			missing = append(missing, id)
-		}
-	})
-	return missing, err
-}
-
-// known looks events up, a bounded number at a time: they may be the state of a
-// large room.
-func (f *fill) known(ctx context.Context, ids []matrix.EventID, tell func(matrix.EventID, *rooms.Stored)) error {
-	for batch := range slices.Chunk(ids, knownBatch) {
-		known, err := f.in.Rooms.Known(ctx, batch)
-		if err != nil {
-			return err
-		}
-		for _, id := range batch {
-			tell(id, known[id])
-		}
-	}
-	return nil
+// notHere are those of the events that are not staged.
+func (f *fill) notHere(ids []matrix.EventID) []matrix.EventID {
+	f.in.mu.Lock()
+	defer f.in.mu.Unlock()
+	return slices.DeleteFunc(ids, func(id matrix.EventID) bool { return f.q.here(f.in.key(id)) })
 }
 
 // left are the items for which something is missing still.
@@ -231,18 +199,41 @@ func (f *fill) complete(ctx context.Context, it *item) (bool, error) {
 	if err != nil || len(missing) > 0 {
 		return false, err
 	}
-	auths, err := f.unknown(ctx, it.ev.AuthEvents)
-	f.in.mu.Lock()
-	defer f.in.mu.Unlock()
-	auths = slices.DeleteFunc(auths, func(id matrix.EventID) bool { return f.q.here(f.in.key(id)) })
-	return len(auths) == 0, err
+	auths, err := f.in.Unknown(ctx, it.ev.AuthEvents)
+	return len(f.notHere(auths)) == 0, err
 }
 
 // end lets what was fetched, and the items, be brought in.
 func (f *fill) end(ctx context.Context, failed []*item, err error) {
-	in := f.in
+	f.tell(ctx, failed, err)
+	in, now := f.in, f.in.Now().UnixMilli()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	f.q.filling--
+	f.release()
+	// Another copy of an event may have come meanwhile, which has not failed.
+	failed = slices.DeleteFunc(failed, func(it *item) bool { return it.row.seq != it.seq })
+	var free []*item
+	for _, it := range f.items {
+		it.row.filled = true
+		if slices.Contains(failed, it) {
+			it.row.busy = false
+		} else {
+			free = append(free, it)
+			f.q.setStuck(it.row, false)
+		}
+	}
+	if ctx.Err() == nil {
+		in.failed(f.q, failed, f.away, now)
+	}
+	in.putBack(f.q, free, now)
+	in.next(f.q, now)
+}
+
+// tell counts and logs how it ended.
+func (f *fill) tell(ctx context.Context, failed []*item, err error) {
 	if err != nil && ctx.Err() == nil {
-		in.Log.Error("What events of other servers refer to could not be fetched; it will be tried again", "error", err)
+		f.in.Log.Error("What events of other servers refer to could not be fetched; it will be tried again", "error", err)
 	}
 	outcome := "filled"
 	switch {
@@ -251,33 +242,18 @@ func (f *fill) end(ctx context.Context, failed []*item, err error) {
 	case f.bridged:
 		outcome = "bridged"
 	}
-	in.metrics.gaps.WithLabelValues(outcome).Inc()
-	slices.Reverse(f.rows)
-	now := in.Now().UnixMilli()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	f.q.filling--
+	f.in.metrics.gaps.WithLabelValues(outcome).Inc()
+}
+
+// release puts what was fetched into the queue. It is called with the lock held.
+func (f *fill) release() {
 	for _, k := range f.held {
 		if f.q.held[k]--; f.q.held[k] == 0 {
 			delete(f.q.held, k)
 		}
 	}
+	slices.Reverse(f.rows)
 	for _, w := range inOrder(f.rows) {
-		in.add(f.q, w)
+		f.in.add(f.q, w)
 	}
-	for _, it := range f.items {
-		it.row.fills++
-		if it.row.seq == it.seq && !slices.Contains(failed, it) {
-			f.q.setStuck(it.row, false)
-		}
-	}
-	free := slices.DeleteFunc(slices.Clone(f.items), func(it *item) bool { return slices.Contains(failed, it) })
-	for _, it := range failed {
-		it.row.busy = false
-	}
-	if ctx.Err() == nil {
-		in.failed(f.q, failed, f.away, now)
-	}
-	in.putBack(f.q, free, now)
-	in.next(f.q, now)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/teahouse-chat/teahouse/federation/fetch"
+	"github.com/teahouse-chat/teahouse/federation/gather"
 	"github.com/teahouse-chat/teahouse/federation/transport"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -28,7 +28,7 @@ import (
 const (
 	// Gaps are filled over the network, so more of that may be under way than
 	// there are cores; a page of events of each is in memory.
-	fillsAtOnce = 8
+	fillsAtOnce = 16
 	tickTime    = time.Second // how often it is looked for what has waited long enough
 	keptFor     = 24 * time.Hour
 	recentKept  = 2000 // servers that were heard of lately
@@ -41,11 +41,10 @@ type EDUHandler func(ctx context.Context, origin matrix.ServerName, content json
 
 // Deps are what Inbound is made of.
 type Deps struct {
-	DB    *db.DB
-	Rooms *rooms.Engine
-	Fetch *fetch.Client
-	Auth  *transport.Authenticator
-	EDUs  map[string]EDUHandler // by type
+	*gather.Gatherer
+	DB   *db.DB
+	Auth *transport.Authenticator
+	EDUs map[string]EDUHandler // by type
 	// Joining waits until no join of a room by a user of ours is under way, or ctx
 	// ends: meanwhile others send us the room's events already. May be nil.
 	Joining func(ctx context.Context, room matrix.RoomID)
@@ -63,7 +62,6 @@ type Inbound struct {
 	turns   *fair              // bring events in
 	fills   *fair              // fetch what they need
 	flights singleflight.Group // of transactions
-	whole   chan struct{}      // held by whoever has the whole state of a room in memory
 	recent  *lru.Cache[matrix.ServerName, struct{}]
 
 	mu      sync.Mutex
@@ -89,8 +87,8 @@ func New(d Deps) (*Inbound, error) {
 	turns := 2*runtime.GOMAXPROCS(0) + 2
 	return &Inbound{
 		Deps: d, seq: d.DB.Sequence("inbound"), seed: maphash.MakeSeed(), metrics: m,
-		turns: newFair(turns, turns/2), fills: newFair(fillsAtOnce, fillsAtOnce/2),
-		whole: make(chan struct{}, 1), recent: recent,
+		turns: newFair(turns, turns/2), fills: newFair(fillsAtOnce, fillsAtOnce/4),
+		recent: recent,
 		queues: map[rooms.RoomNID]*queue{}, active: map[matrix.ServerName]int{},
 		failing: map[matrix.ServerName]map[rooms.RoomNID]bool{},
 	}, nil
@@ -147,6 +145,10 @@ func (in *Inbound) resume(ctx context.Context) error {
 	}
 	for _, nid := range nids {
 		r, err := in.Rooms.RoomByNID(ctx, nid)
+		if matrix.HasCode(err, matrix.CodeNotFound) { // it was removed
+			in.DB.Submit(func(tx *db.Tx) error { return tx.Exec(deleteRoom, nid) })
+			continue
+		}
 		if err != nil {
 			return err
 		}

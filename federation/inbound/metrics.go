@@ -15,7 +15,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		pdus: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "teahouse_federation_received_pdus_total", Help: "Events that other servers sent, by what became of them.",
+			Name: "teahouse_federation_received_pdus_total", Help: "Events of other servers, by what became of them.",
 		}, []string{"outcome"}),
 		edus: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "teahouse_federation_received_edus_total", Help: "Ephemeral data that other servers sent, by type and by what became of it.",

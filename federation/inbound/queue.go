@@ -23,7 +23,7 @@ type row struct {
 	fetched  bool  // we asked for it; it is no burden of its origin's
 	busy     bool  // in somebody's hands
 	stuck    bool  // something that it needs must be fetched
-	fills    int   // how often something was fetched for it since it was loaded
+	filled   bool  // what it needs was fetched
 	tries    int   // how often what it needs could not be had
 	tried    int64 // when that was last
 	retryAt  int64 // a stuck one is left alone until then

@@ -51,13 +51,28 @@ func (in *Inbound) failed(q *queue, items []*item, servers []matrix.ServerName, 
 	if len(items) == 0 {
 		return
 	}
-	gone := map[*row]bool{}
 	tries := 0
+	for _, it := range items {
+		tries = max(tries, it.row.tries+1)
+	}
+	origin, pause := items[0].row.origin, backoff(min(tries, spacedTries)).Milliseconds()
+	for _, r := range q.order {
+		if r.stuck && !r.busy && r.origin == origin {
+			r.tried, r.retryAt = now, max(r.retryAt, now+pause)
+		}
+	}
+	in.awaits(q.room, servers)
+	in.postpone(q, items, now)
+}
+
+// postpone lets stuck events wait longer than before, or gives them up. It is
+// called with the lock held.
+func (in *Inbound) postpone(q *queue, items []*item, now int64) {
+	gone := map[*row]bool{}
 	for _, it := range items {
 		r := it.row
 		r.tries++
 		r.tried, r.retryAt = now, now+backoff(r.tries).Milliseconds()
-		tries = max(tries, r.tries)
 		if r.tries >= maxTries || now-r.received > maxAge.Milliseconds() {
 			gone[r] = true
 			in.Log.Warn("An event of another server is given up: what it refers to cannot be had", "event", it.id, "origin", r.origin, "tries", r.tries)
@@ -66,14 +81,7 @@ func (in *Inbound) failed(q *queue, items []*item, servers []matrix.ServerName, 
 		seq, tries, retryAt := r.seq, r.tries, r.retryAt
 		in.DB.Submit(func(tx *db.Tx) error { return tx.Exec(delayStaged, tries, retryAt, seq) })
 	}
-	origin, pause := items[0].row.origin, backoff(min(tries, spacedTries)).Milliseconds()
-	for _, r := range q.order {
-		if r.stuck && !r.busy && r.origin == origin {
-			r.tried, r.retryAt = now, max(r.retryAt, now+pause)
-		}
-	}
 	in.giveUp(q, gone)
-	in.awaits(q.room, servers)
 }
 
 // giveUp drops rows, and what cannot be brought in without them. It is called

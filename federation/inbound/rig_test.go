@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/federation/fetch"
+	"github.com/teahouse-chat/teahouse/federation/gather"
 	"github.com/teahouse-chat/teahouse/federation/inbound"
 	"github.com/teahouse-chat/teahouse/federation/keys"
 	"github.com/teahouse-chat/teahouse/federation/transport"
@@ -101,7 +102,7 @@ func (g *rig) open() {
 		g.Fatal(err)
 	}
 	d := inbound.Deps{
-		DB: g.db, Rooms: g.engine, Fetch: fetch.New(g.self.Client, g.ring, log), Now: g.clock.Now, Log: log,
+		DB: g.db, Gatherer: gather.New(g.engine, fetch.New(g.self.Client, g.ring, log)), Now: g.clock.Now, Log: log,
 		Auth: transport.NewAuthenticator(transport.AuthOptions{Server: "here", Keys: g.ring, Now: time.Now}),
 	}
 	g.change(&d)

@@ -37,11 +37,12 @@ CREATE INDEX inbound_transactions_ts ON inbound_transactions (ts);
 
 var (
 	// An event id does not cover the signatures. Whoever spoils them and is faster
-	// must not keep out what the sender's own server sends.
+	// must not keep out what was verified, or what the sender's own server sends.
 	insertStaged = db.SQL(`INSERT INTO inbound_staged (seq, room_nid, event_id, origin, received, checked, tries, retry_at, pdu)
 		VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7)
-		ON CONFLICT (room_nid, event_id) DO UPDATE SET seq = excluded.seq, origin = excluded.origin, pdu = excluded.pdu, tries = 0, retry_at = 0
-		WHERE inbound_staged.checked = 0 AND inbound_staged.origin <> excluded.origin AND $8 = 1`)
+		ON CONFLICT (room_nid, event_id) DO UPDATE SET seq = excluded.seq, origin = excluded.origin, received = excluded.received,
+			checked = excluded.checked, tries = 0, retry_at = 0, pdu = excluded.pdu
+		WHERE inbound_staged.checked = 0 AND (excluded.checked = 1 OR $8 = 1 AND inbound_staged.origin <> excluded.origin)`)
 	stagedOf    = db.SQL(`SELECT seq FROM inbound_staged WHERE seq IN {ints $1}`)
 	stagedRooms = db.SQL(`SELECT DISTINCT room_nid FROM inbound_staged`)
 	stagedIn    = db.SQL(`SELECT seq, event_id, origin, received, checked, tries, retry_at, pdu FROM inbound_staged
@@ -49,6 +50,7 @@ var (
 	pdusBySeq    = db.SQL(`SELECT seq, event_id, pdu FROM inbound_staged WHERE seq IN {ints $1}`)
 	pdusByID     = db.SQL(`SELECT seq, event_id, pdu FROM inbound_staged WHERE room_nid = $1 AND event_id IN {texts $2}`)
 	deleteStaged = db.SQL(`DELETE FROM inbound_staged WHERE seq IN {ints $1}`)
+	deleteRoom   = db.SQL(`DELETE FROM inbound_staged WHERE room_nid = $1`)
 	delayStaged  = db.SQL(`UPDATE inbound_staged SET tries = $1, retry_at = $2 WHERE seq = $3`)
 
 	transactionAt     = db.SQL(`SELECT txn_id, answer FROM inbound_transactions WHERE origin = $1 AND slot = $2`)

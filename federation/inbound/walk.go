@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/federation/fetch"
+	"github.com/teahouse-chat/teahouse/federation/gather"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/event"
@@ -58,8 +59,8 @@ func (f *fill) close(ctx context.Context, missing map[matrix.EventID][]matrix.Ev
 
 // run asks server after server until nothing is missing or nobody tells more.
 func (w *walk) run(ctx context.Context) error {
-	for len(w.missing) > 0 && len(w.missing) <= maxFrontier && w.server < len(w.servers) {
-		server := w.servers[w.server]
+	for len(w.missing) > 0 && len(w.missing) <= maxFrontier && w.server < len(w.job.Servers) {
+		server := w.job.Servers[w.server]
 		events, err := w.ask(ctx, server)
 		w.rounds++
 		switch {
@@ -90,7 +91,7 @@ func (w *walk) ask(ctx context.Context, server matrix.ServerName) ([]*event.Even
 	w.order = slices.DeleteFunc(w.order, func(id matrix.EventID) bool { _, ok := w.missing[id]; return !ok })
 	from := w.order[:min(len(w.order), askedFrom)]
 	if w.back {
-		return w.in.Fetch.Backfill(ctx, server, w.room, from, backfillLimit)
+		return w.in.Fetch.Backfill(ctx, server, gather.Of(w.r), from, backfillLimit)
 	}
 	tips, err := w.r.Extremities(ctx)
 	if err != nil {
@@ -107,7 +108,7 @@ func (w *walk) ask(ctx context.Context, server matrix.ServerName) ([]*event.Even
 			}
 		}
 	}
-	return w.in.Fetch.MissingEvents(ctx, server, w.room, m)
+	return w.in.Fetch.MissingEvents(ctx, server, gather.Of(w.r), m)
 }
 
 // accept stages those of the events that were missing, and finds out what is

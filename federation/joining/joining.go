@@ -90,6 +90,17 @@ func (j *Joining) Close() {
 	j.running.Wait()
 }
 
+// Wait returns when no join of a room is under way, or when ctx ends. Others send
+// the room's events as soon as a user of ours was let in.
+func (j *Joining) Wait(ctx context.Context, room matrix.RoomID) {
+	if !j.turns.taken(room) {
+		return
+	}
+	if release, err := j.turns.take(ctx, room); err == nil {
+		release()
+	}
+}
+
 // seen tells others that a server is there.
 func (j *Joining) seen(server matrix.ServerName) {
 	if j.Seen != nil {
@@ -107,6 +118,12 @@ type turns struct {
 type turn struct {
 	free  *semaphore.Weighted
 	users int // who hold the turn or wait for it
+}
+
+func (t *turns) taken(room matrix.RoomID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.of[room] != nil
 }
 
 // take waits for a room's turn; release gives it back, once.

@@ -123,18 +123,17 @@ func (s *Server) federate(users *users, invites api.Invites) error {
 	}); err != nil {
 		return err
 	}
-	fetcher := fetch.New(o.client, o.ring, s.deps.Log)
-	if o.inbound, err = inbound.New(inbound.Deps{
-		DB: s.db, Rooms: s.rooms, Fetch: fetcher, Auth: o.auth, EDUs: s.edus(), Now: s.deps.Now, Log: s.deps.Log, Metrics: s.deps.registerer(),
-	}); err != nil {
-		return err
-	}
-	o.past = past.New(gather.New(s.rooms, fetcher), o.client, s.deps.Log)
+	gatherer := gather.New(s.rooms, fetch.New(o.client, o.ring, s.deps.Log))
+	o.past = past.New(gatherer, o.client, s.deps.Log)
 	o.joining = joining.New(joining.Deps{
 		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Invites: invites,
 		Seen: o.seen, Now: s.deps.Now, Log: s.deps.Log,
 	})
-	return nil
+	o.inbound, err = inbound.New(inbound.Deps{
+		Gatherer: gatherer, DB: s.db, Auth: o.auth, EDUs: s.edus(), Joining: o.joining.Wait, Now: s.deps.Now, Log: s.deps.Log,
+		Metrics: s.deps.registerer(),
+	})
+	return err
 }
 
 // history reaches history that only other servers have; nil if there are none.
