@@ -19,6 +19,9 @@ var (
 	// of a room of some 50,000 members, once.
 	bridgeLimits = fetch.Limits{Requests: 400, Events: 150_000, Bytes: 192 << 20, Time: 5 * time.Minute}
 	authLimits   = fetch.Limits{Requests: 100, Events: 40_000, Bytes: 64 << 20, Time: time.Minute}
+	// endLimits bound the search for the events at the far end. Whoever refers to
+	// what there never was makes us ask all servers for all of it.
+	endLimits = fetch.Limits{Requests: 20, Time: time.Minute}
 )
 
 // maxBridges bounds at how many places one gap is bridged.
@@ -42,7 +45,9 @@ func (w *walk) bridge(ctx context.Context) error {
 	if len(ids) > maxBridges {
 		return nil
 	}
-	events, err := w.in.Fetch.Events(ctx, w.job.Servers, gather.Of(w.r), ids)
+	search, end := fetch.WithBudget(ctx, endLimits)
+	events, err := w.in.Fetch.Events(search, w.job.Servers, gather.Of(w.r), ids)
+	end()
 	if err != nil && !errors.Is(err, fetch.ErrBudget) {
 		return err
 	}

@@ -224,7 +224,7 @@ func (f *fill) end(ctx context.Context, failed []*item, err error) {
 		}
 	}
 	if ctx.Err() == nil {
-		in.failed(f.q, failed, f.away, now)
+		in.failed(f.q, f.origin, failed, f.away, now)
 	}
 	in.putBack(f.q, free, now)
 	in.next(f.q, now)

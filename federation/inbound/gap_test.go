@@ -507,3 +507,35 @@ func TestHugeAnswer(t *testing.T) {
 		t.Error("the event is not there")
 	}
 }
+
+// An event that refers to what nobody has does not let us ask others again and
+// again.
+func TestBogusReferences(t *testing.T) {
+	g := newRig(t, "sqlite")
+	r := g.found("12")
+	other := g.peer("other")
+	r.enter(other, "@carol:other")
+	aside := r.fork()
+	for i := range 40 {
+		d := r.Draft(alice, matrix.TypeMessage, nil, testrig.JSON{"body": i})
+		d.PrevEvents = nil
+		for n := range 10 {
+			d.PrevEvents = append(d.PrevEvents, event.Ref{ID: matrix.EventID(fmt.Sprintf("$%043d", 10*i+n))})
+		}
+		g.there.deliver(r.Build(d))
+	}
+	good := aside.say(1)
+	g.there.deliver(good...)
+	g.until("the good event is there", func() bool { return g.known(good[0].ID) != nil })
+	g.until("the bad ones wait", func() bool { return g.in.Waiting() > 0 })
+	g.in.Wake()
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	asked := 0
+	for _, n := range other.asked {
+		asked += n
+	}
+	if asked > 30 {
+		t.Errorf("another server was asked %d times: %v", asked, other.asked)
+	}
+}

@@ -195,6 +195,9 @@ func (in *Inbound) Alive(server matrix.ServerName) {
 				r.retryAt = min(r.retryAt, max(now, r.tried+aliveTime.Milliseconds()))
 			}
 		}
+		for _, b := range q.breaks {
+			b.until = min(b.until, max(now, b.tried+aliveTime.Milliseconds()))
+		}
 		in.startFill(q, now)
 	}
 	delete(in.failing, server)

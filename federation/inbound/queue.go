@@ -40,8 +40,18 @@ type queue struct {
 	wanted  map[matrix.ServerName]bool // a turn waits to be run, on behalf of these
 	running bool                       // a turn is
 	filling int                        // gaps are being filled
-	filled  int64                      // when the filling of one began last
-	pause   int64                      // no turn before, since our own database fails
+	breaks  map[matrix.ServerName]*rest
+	filled  int64 // when the filling of one began last
+	pause   int64 // no turn before, since our own database fails
+}
+
+// rest is how long nothing is fetched for events of an origin, since what others
+// needed could not be had: no origin shall have us ask for ever new things that
+// nobody has.
+type rest struct {
+	failures int   // one after the other
+	tried    int64 // when it was last
+	until    int64
 }
 
 // load is what an origin has staged in a room.
@@ -53,7 +63,7 @@ type load struct {
 func newQueue(room rooms.RoomNID) *queue {
 	return &queue{
 		room: room, rows: map[key]*row{}, held: map[key]int{}, loads: map[matrix.ServerName]*load{},
-		wanted: map[matrix.ServerName]bool{},
+		wanted: map[matrix.ServerName]bool{}, breaks: map[matrix.ServerName]*rest{},
 	}
 }
 
@@ -167,7 +177,7 @@ func (q *queue) due(now int64) []*row {
 	var again *row
 	for _, r := range q.order {
 		switch {
-		case !r.stuck || r.busy || r.retryAt > now:
+		case !r.stuck || r.busy || r.retryAt > now || q.breaks[r.origin] != nil && q.breaks[r.origin].until > now:
 		case r.tries > 0:
 			if again == nil || r.tries < again.tries {
 				again = r

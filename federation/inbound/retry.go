@@ -14,10 +14,9 @@ const (
 	// Some sixteen hours: longer than most outages. What comes after an event that
 	// was given up brings it back, if it can be had then.
 	maxTries = 24
-	// spacedTries bounds how long the failures of one event delay the others of its
-	// origin in the room.
-	spacedTries = 5
-	maxAge      = 3 * 24 * time.Hour
+	// maxBreak bounds how long failures delay what else an origin has in the room.
+	maxBreak = 4 * time.Minute
+	maxAge   = 3 * 24 * time.Hour
 	// aliveTime is how soon a server is asked again at the earliest when it has
 	// shown that it is there.
 	aliveTime = 5 * time.Second
@@ -43,24 +42,20 @@ func (in *Inbound) wake() {
 	}
 }
 
-// failed notes that something could not be had for events, and which servers
-// could not be reached. Those of the same origin that need something, too, are not tried
-// much sooner: one origin shall not have us ask for ever new things that nobody
-// has. It is called with the lock held.
-func (in *Inbound) failed(q *queue, items []*item, servers []matrix.ServerName, now int64) {
+// failed notes that something could not be had for events of an origin, and which
+// servers could not be reached. It is called with the lock held.
+func (in *Inbound) failed(q *queue, origin matrix.ServerName, items []*item, servers []matrix.ServerName, now int64) {
 	if len(items) == 0 {
+		delete(q.breaks, origin)
 		return
 	}
-	tries := 0
-	for _, it := range items {
-		tries = max(tries, it.row.tries+1)
+	b := q.breaks[origin]
+	if b == nil {
+		b = &rest{}
+		q.breaks[origin] = b
 	}
-	origin, pause := items[0].row.origin, backoff(min(tries, spacedTries)).Milliseconds()
-	for _, r := range q.order {
-		if r.stuck && !r.busy && r.origin == origin {
-			r.tried, r.retryAt = now, max(r.retryAt, now+pause)
-		}
-	}
+	b.failures++
+	b.tried, b.until = now, now+min(backoff(b.failures), maxBreak).Milliseconds()
 	in.awaits(q.room, servers)
 	in.postpone(q, items, now)
 }

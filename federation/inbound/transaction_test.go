@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/teahouse-chat/teahouse/federation/inbound"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -483,5 +486,74 @@ func TestEventsDuringJoin(t *testing.T) {
 	g.settle()
 	if room := <-waited; room != r.ID {
 		t.Errorf("%s", room)
+	}
+}
+
+// A server that sends many transactions at the same time is told to wait; others
+// are not.
+func TestManyAtOnce(t *testing.T) {
+	release, began := make(chan struct{}), make(chan struct{}, 100)
+	g := newRig(t, "sqlite", func(d *inbound.Deps) {
+		d.EDUs = map[string]inbound.EDUHandler{"m.slow": func(_ context.Context, origin matrix.ServerName, _ json.RawMessage) error {
+			if origin == "there" {
+				began <- struct{}{}
+				<-release
+			}
+			return nil
+		}}
+	})
+	other := g.peer("other")
+	slow := testrig.JSON{"edu_type": "m.slow", "content": testrig.JSON{}}
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			if status, answer := g.there.SendEDUs("here", fmt.Sprint(i), slow); status != http.StatusOK {
+				t.Errorf("%d %v", status, answer)
+			}
+		})
+		<-began
+	}
+	if status, answer := g.there.SendEDUs("here", "one more", slow); status != http.StatusTooManyRequests || answer["retry_after_ms"] == nil {
+		t.Errorf("%d %v", status, answer)
+	}
+	if status, answer := other.SendEDUs("here", "another's", slow); status != http.StatusOK {
+		t.Errorf("%d %v", status, answer)
+	}
+	close(release)
+	all.Wait()
+	if status, answer := g.there.SendEDUs("here", "one more", slow); status != http.StatusOK {
+		t.Errorf("%d %v", status, answer)
+	}
+}
+
+// What comes in is counted, and nothing is labelled by room or server.
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	g := newRig(t, "sqlite", func(d *inbound.Deps) { d.Metrics = reg })
+	r := g.found("12")
+	r.say(3)
+	g.there.deliver(r.say(2)...)
+	g.there.transact("x", `{}`)
+	g.settle()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			counted[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	want := map[string]float64{
+		"teahouse_federation_received_pdus_total accepted": 5, "teahouse_federation_received_pdus_total refused": 1,
+		"teahouse_federation_gaps_total filled": 1, "teahouse_federation_staged_events": 0, "teahouse_federation_inbound_lag_seconds": 5,
+	}
+	if !maps.Equal(counted, want) {
+		t.Errorf("%v", counted)
 	}
 }
