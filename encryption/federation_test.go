@@ -404,6 +404,23 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
+// One-time keys are claimed across servers, each once.
+func TestClaimAcrossServers(t *testing.T) {
+	worlds(t, []matrix.ServerName{"a", "b"}, func(t *testing.T, w *world) {
+		alice, bob := w.sites["a"].login("alice", "A1"), w.sites["b"].login("bob", "B1")
+		alice.upload(2)
+		for _, id := range []string{"signed_curve25519:K000000", "signed_curve25519:K000001", ""} {
+			if got := bob.claim(alice); got != id {
+				t.Errorf("claimed %q, want %q", got, id)
+			}
+		}
+		w.cut("a", "b", true)
+		if got := bob.claim(alice); got != "" {
+			t.Errorf("claimed %q of a server that is away", got)
+		}
+	})
+}
+
 // A server that asks before the join that entitles it is known here is told of
 // what changed meanwhile.
 func TestJoinOnItsWay(t *testing.T) {

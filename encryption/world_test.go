@@ -178,7 +178,8 @@ func (s *site) QueryKeys(ctx context.Context, to matrix.ServerName, users map[ma
 
 func (s *site) ClaimKeys(ctx context.Context, to matrix.ServerName, claims Claims) (Claimed, error) {
 	var got claimedAnswer
-	return got.OneTimeKeys, s.ask(ctx, to, "user/keys/claim", nil, object{"one_time_keys": claims}, &got)
+	err := s.ask(ctx, to, "user/keys/claim", nil, object{"one_time_keys": claims}, &got)
+	return got.OneTimeKeys, err
 }
 
 func (s *site) UserDevices(ctx context.Context, to matrix.ServerName, user matrix.UserID) (*UserDevices, error) {

@@ -27,7 +27,8 @@ func (r remoteKeys) QueryKeys(ctx context.Context, server matrix.ServerName, use
 		wanted[user] = append([]matrix.DeviceID{}, devices...) // all is an empty list, not null
 	}
 	keys := &encryption.Keys{}
-	return keys, r.post(ctx, server, "keys/query", map[string]any{"device_keys": wanted}, keys)
+	err := r.post(ctx, server, "keys/query", map[string]any{"device_keys": wanted}, keys)
+	return keys, err
 }
 
 // spec: server-server#post_matrixfederationv1userkeysclaim
@@ -35,19 +36,26 @@ func (r remoteKeys) ClaimKeys(ctx context.Context, server matrix.ServerName, cla
 	var answer struct {
 		Keys encryption.Claimed `json:"one_time_keys"`
 	}
-	return answer.Keys, r.post(ctx, server, "keys/claim", map[string]any{"one_time_keys": claims}, &answer)
+	err := r.post(ctx, server, "keys/claim", map[string]any{"one_time_keys": claims}, &answer)
+	return answer.Keys, err
 }
 
 // spec: server-server#get_matrixfederationv1userdevicesuserid
 func (r remoteKeys) UserDevices(ctx context.Context, server matrix.ServerName, user matrix.UserID) (*encryption.UserDevices, error) {
-	list := &encryption.UserDevices{}
-	err := r.client.JSON(ctx, transport.Request{
+	text, err := r.client.Do(ctx, transport.Request{
 		Destination: server, Method: http.MethodGet, Path: transport.Path(userAPI+"devices", string(user)),
-	}, list)
-	if refused, ok := errors.AsType[*transport.RemoteError](err); ok && refused.Status < http.StatusInternalServerError {
+	})
+	if e, ok := errors.AsType[*transport.RemoteError](err); ok && e.Status < http.StatusInternalServerError && e.Status != http.StatusTooManyRequests {
 		return nil, fmt.Errorf("%w: %w", encryption.ErrRefused, err)
 	}
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	list := &encryption.UserDevices{}
+	if err := json.Unmarshal(text, list); err != nil {
+		return nil, fmt.Errorf("%w: its answer is not what it should be: %w", encryption.ErrRefused, err)
+	}
+	return list, nil
 }
 
 func (r remoteKeys) post(ctx context.Context, server matrix.ServerName, path string, body, answer any) error {
