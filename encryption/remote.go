@@ -30,7 +30,8 @@ const (
 type failures map[matrix.ServerName]*matrix.Error
 
 // asked asks every server for its part, all at the same time, and takes what
-// comes within the timeout, one answer after the other.
+// comes within the timeout, one answer after the other. Servers that could not be
+// reached a moment ago are not waited for.
 func asked[Q, A any](ctx context.Context, e *Encryption, timeout int64, parts map[matrix.ServerName]Q, failed failures,
 	ask func(context.Context, matrix.ServerName, Q) (A, error), take func(Q, A)) {
 	if len(parts) == 0 {
@@ -46,8 +47,10 @@ func asked[Q, A any](ctx context.Context, e *Encryption, timeout int64, parts ma
 	var group errgroup.Group
 	group.SetLimit(askedAtOnce)
 	for server, part := range parts {
-		if e.Remote == nil {
+		if e.Remote == nil || e.resync.away(server) {
+			mu.Lock()
 			failed[server] = unreachable(nil)
+			mu.Unlock()
 			continue
 		}
 		group.Go(func() error {
@@ -56,9 +59,10 @@ func asked[Q, A any](ctx context.Context, e *Encryption, timeout int64, parts ma
 			defer mu.Unlock()
 			if err != nil {
 				failed[server] = unreachable(err)
-			} else {
-				take(part, got)
+				return nil
 			}
+			e.resync.reachable(server)
+			take(part, got)
 			return nil
 		})
 	}

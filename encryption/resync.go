@@ -36,6 +36,7 @@ type resyncs struct {
 type resyncServer struct {
 	busy    bool
 	again   bool // something became stale while it was asked
+	alive   bool // it showed a sign of life while it was asked
 	pause        // after it could not be reached
 	refused map[matrix.UserID]*pause
 }
@@ -43,10 +44,12 @@ type resyncServer struct {
 // pause is how long not to try again; it doubles.
 type pause struct {
 	failures int
+	failed   time.Time // last
 	until    time.Time
 }
 
 func (p *pause) longer(now time.Time) {
+	p.failed = now
 	p.until = now.Add(min(minResyncWait<<min(p.failures, 10), maxResyncWait))
 	p.failures++
 }
@@ -86,10 +89,22 @@ func (r *resyncs) reachable(server matrix.ServerName) {
 	if waits {
 		s.until = time.Time{}
 	}
+	if s != nil {
+		s.alive = true
+	}
 	r.mu.Unlock()
 	if waits {
 		r.signal()
 	}
+}
+
+// away tells whether a server could not be reached a short time ago, and has not
+// shown up since.
+func (r *resyncs) away(server matrix.ServerName) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.servers[server]
+	return s != nil && s.failures > 0 && !s.until.IsZero() && r.now().Before(s.failed.Add(minResyncWait))
 }
 
 // next takes a server that is due, "" if there is none; then wait is how long
@@ -103,7 +118,7 @@ func (r *resyncs) next() (server matrix.ServerName, wait time.Duration) {
 		switch left := s.until.Sub(now); {
 		case s.busy:
 		case left <= 0:
-			s.busy, s.again = true, false
+			s.busy, s.again, s.alive = true, false, false
 			return name, 0
 		default:
 			wait = min(wait, left)
@@ -143,6 +158,9 @@ func (r *resyncs) done(server matrix.ServerName, reached bool) {
 	s.busy = false
 	if !reached {
 		s.longer(r.now())
+		if s.alive { // the failure is older than that
+			s.until = time.Time{}
+		}
 		return
 	}
 	s.pause = pause{}
@@ -189,7 +207,8 @@ func (e *Encryption) runResyncs(ctx context.Context) {
 			continue
 		}
 		working.Go(func() {
-			e.resync.done(server, e.resyncServer(ctx, server))
+			reached := e.resyncServer(ctx, server)
+			e.resync.done(server, reached || ctx.Err() != nil) // the end is not its fault
 			<-slots
 			e.resync.signal()
 		})

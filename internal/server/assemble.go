@@ -82,6 +82,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if s.encryption, err = encryption.New(keeping); err != nil {
 		return err
 	}
+	s.outside.devices = s.encryption
 	s.sync = syncapi.New(syncapi.Deps{
 		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Sessions: users, Now: deps.Now, Log: deps.Log,
 		Remote: s.ephemeral(), Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/teahouse-chat/teahouse/encryption"
 	"github.com/teahouse-chat/teahouse/federation/checkup"
 	"github.com/teahouse-chat/teahouse/federation/discovery"
 	"github.com/teahouse-chat/teahouse/federation/fetch"
@@ -84,6 +85,7 @@ type outside struct {
 	inbound  *inbound.Inbound
 	outbound *outbound.Queues
 	past     *past.Past
+	devices  *encryption.Encryption
 }
 
 // connect makes what the parts of federation share.
@@ -180,6 +182,9 @@ func (o *outside) seen(server matrix.ServerName) {
 	}
 	if o.inbound != nil {
 		o.inbound.Alive(server)
+	}
+	if o.devices != nil {
+		o.devices.Reachable(server)
 	}
 }
 
