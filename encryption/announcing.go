@@ -139,7 +139,7 @@ func (e *Encryption) announceOutside(ctx context.Context, users []matrix.UserID)
 	})
 }
 
-// concerned are the servers that share a room with each of the users who may have
+// concerned are the servers that share a room with each of the users who have
 // something to tell.
 func (e *Encryption) concerned(ctx context.Context, users []matrix.UserID) (map[matrix.UserID][]matrix.ServerName, error) {
 	due := map[matrix.UserID]bool{}
@@ -153,13 +153,27 @@ func (e *Encryption) concerned(ctx context.Context, users []matrix.UserID) (map[
 	if err != nil {
 		return nil, err
 	}
+	upToDate := map[matrix.UserID]map[matrix.ServerName]bool{}
+	err = db.Each(ctx, e.DB, toldAll, func(row db.Scanner) error {
+		var user matrix.UserID
+		var server matrix.ServerName
+		err := row.Scan(&user, &server)
+		if upToDate[user] == nil {
+			upToDate[user] = map[matrix.ServerName]bool{}
+		}
+		upToDate[user][server] = true
+		return err
+	}, users)
+	if err != nil {
+		return nil, err
+	}
 	all := map[matrix.UserID][]matrix.ServerName{}
 	for _, u := range users {
 		servers, err := e.Rooms.ServersWith(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		if len(servers) > 0 || due[u] {
+		if due[u] || slices.ContainsFunc(servers, func(s matrix.ServerName) bool { return !upToDate[u][s] }) {
 			all[u] = servers
 		}
 	}

@@ -19,6 +19,9 @@ var (
 
 	selectTold = db.SQL(`SELECT server, stream_id FROM told_servers WHERE user_id = $1`)
 	toldUsers  = db.SQL(`SELECT user_id FROM told_servers WHERE server = $1 AND user_id IN {texts $2}`)
+	// The servers that know all of a user that there is to know.
+	toldAll = db.SQL(`SELECT t.user_id, t.server FROM told_servers t JOIN device_streams s ON s.user_id = t.user_id
+		WHERE t.user_id IN {texts $1} AND t.stream_id >= s.newest`)
 	upsertTold = db.SQL(`INSERT INTO told_servers (user_id, server, stream_id, behind) SELECT $1, a.value, $2, 0 FROM {texts $3} AS a WHERE 1 = 1
 		ON CONFLICT (user_id, server) DO UPDATE SET stream_id = excluded.stream_id, behind = 0`)
 	// Who has asked has what there was at that moment, or later.
