@@ -87,7 +87,14 @@ func TestDeactivate(t *testing.T) {
 }
 
 func TestDevices(t *testing.T) {
-	each(t, nil, func(t *testing.T, r *rig) {
+	var renamed []string
+	each(t, func(d *Deps) {
+		renamed = nil
+		d.Hooks.Renamed = func(_ *db.Tx, user matrix.UserID, device matrix.DeviceID) error {
+			renamed = append(renamed, string(user)+" "+string(device))
+			return nil
+		}
+	}, func(t *testing.T, r *rig) {
 		alice, bob := r.register("alice"), r.register("bob")
 		odd := "a/b c%é"
 		r.again(alice, obj{"device_id": odd, "initial_device_display_name": "Kettle"})
@@ -100,6 +107,11 @@ func TestDevices(t *testing.T) {
 		r.do("GET", path, bob.token, nil).want(404, matrix.CodeNotFound)
 		r.do("PUT", path, bob.token, obj{"display_name": "Mine"}).want(404, matrix.CodeNotFound)
 		r.do("PUT", path, alice.token, obj{"display_name": "Pot"}).want(200).shape()
+		r.do("PUT", path, alice.token, obj{"display_name": "Pot"}).want(200).shape()
+		r.do("PUT", path, alice.token, obj{}).want(200).shape()
+		if len(renamed) != 1 || renamed[0] != "@alice:tea.example "+odd {
+			t.Errorf("renamed: %v", renamed)
+		}
 		r.do("PUT", path, alice.token, "{}").want(200)
 		if p := r.do("GET", path, alice.token, nil).want(200); p.str("display_name") != "Pot" || p.str("device_id") != odd {
 			t.Fatal(p.raw)

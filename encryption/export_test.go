@@ -20,3 +20,13 @@ func (g *rig) rows(table string, c *client) int64 {
 }
 
 var countStreamChanges = db.SQL(`SELECT count(*) FROM stream_changes WHERE user_id = $1`)
+
+var countUserRows = map[string]*db.Stmt{
+	"device_keys":        db.SQL(`SELECT count(*) FROM device_keys WHERE user_id = $1`),
+	"cross_keys":         db.SQL(`SELECT count(*) FROM cross_keys WHERE user_id = $1`),
+	"key_signatures":     db.SQL(`SELECT count(*) FROM key_signatures WHERE user_id = $1`),
+	"one_time_keys":      db.SQL(`SELECT count(*) FROM one_time_keys WHERE user_id = $1`),
+	"dehydrated_devices": db.SQL(`SELECT count(*) FROM dehydrated_devices WHERE user_id = $1`),
+	"key_backups":        db.SQL(`SELECT count(*) FROM key_backups WHERE user_id = $1`),
+	"backup_keys":        db.SQL(`SELECT count(*) FROM backup_keys WHERE user_id = $1`),
+}

@@ -335,7 +335,7 @@ func (g *rig) settle() {
 // eventually waits for what happens beside requests.
 func (g *rig) eventually(what string, ok func() bool) {
 	g.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			g.Fatal("never: " + what)
 		}
