@@ -19,6 +19,7 @@ type Network struct {
 	addrs     map[string]netip.Addr
 	hosts     map[netip.Addr]string
 	services  map[string][]*net.SRV
+	muted     map[string]bool // by the listener's address
 	authority *testca.CA
 }
 
@@ -26,7 +27,7 @@ type Network struct {
 func NewNetwork() *Network {
 	return &Network{
 		listeners: map[string]*listener{}, addrs: map[string]netip.Addr{}, hosts: map[netip.Addr]string{},
-		services: map[string][]*net.SRV{},
+		services: map[string][]*net.SRV{}, muted: map[string]bool{},
 	}
 }
 
@@ -103,12 +104,40 @@ func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error)
 	here, there := net.Pipe()
 	select {
 	case l.conns <- there:
-		return newEager(here), nil
+		return newEager(&line{here, n, l.address}), nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Mute has whatever a listener says get lost, until it is called again: a request
+// over a connection that there is already arrives, but its answer does not; new
+// connections come to nothing.
+func (n *Network) Mute(address string, muted bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.muted[address] = muted
+}
+
+// line is the end of a connection at which somebody asks.
+type line struct {
+	net.Conn
+	network *Network
+	address string
+}
+
+func (l *line) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.network.mu.Lock()
+	muted := l.network.muted[l.address]
+	l.network.mu.Unlock()
+	if muted {
+		_ = l.Close()
+		return 0, fmt.Errorf("testrig: what %s said got lost", l.address)
+	}
+	return n, err
 }
 
 // Client makes an HTTP client on the network.
