@@ -72,7 +72,8 @@ type host struct {
 	peer *testrig.Peer
 	user matrix.UserID // who lets others in
 
-	restricted bool
+	restricted bool // the template names who lets in
+	refuseV2   bool // send_join is known in its first version only
 	mu         sync.Mutex
 	template   func(answer object)                      // changes the answer to make_join
 	answer     func(answer object)                      // changes the answer to send_join
@@ -115,6 +116,10 @@ func newHost(t *testing.T, p *testrig.Peer, version string) *host {
 		ev, err := event.Parse(h.Version, body)
 		if err != nil {
 			t.Error(err)
+			return
+		}
+		if h.refuseV2 {
+			testrig.WriteJSON(w, 404, object{"errcode": "M_UNRECOGNIZED", "error": "What?"})
 			return
 		}
 		h.sent = append(h.sent, ev)
