@@ -28,6 +28,9 @@ func (e *Engine) VisibleTo(ctx context.Context, r *Room, s matrix.ServerName, ev
 	if err != nil {
 		return nil, err
 	}
+	if err := e.warmLayers(ctx, events); err != nil {
+		return nil, err
+	}
 	for i, st := range events {
 		if visible[i], err = v.sees(ctx, st); err != nil {
 			return nil, err

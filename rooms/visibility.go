@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
 	"github.com/teahouse-chat/teahouse/rooms/state"
@@ -42,6 +43,9 @@ func (e *Engine) Visible(ctx context.Context, r *Room, u matrix.UserID, events [
 	}
 	v, err := e.visibilities(ctx, r, u)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.warmLayers(ctx, v.doubtful(events)); err != nil {
 		return nil, err
 	}
 	visible := make([]*Stored, 0, len(events))
@@ -116,7 +120,7 @@ func (v *visibilities) allows(ctx context.Context, st *Stored) (bool, error) {
 	if !st.Served() {
 		return false, nil
 	}
-	if v.since(st) && v.own.Membership == matrix.MembershipJoin {
+	if v.certain(st) {
 		return true, nil
 	}
 	at, err := v.at(ctx, st.Snapshot)
@@ -146,6 +150,22 @@ func (v *visibilities) allows(ctx context.Context, st *Stored) (bool, error) {
 		return v.sees(before, st), nil
 	}
 	return false, nil
+}
+
+// certain tells, without reading anything, that the user was joined at the event.
+func (v *visibilities) certain(st *Stored) bool {
+	return v.own.Membership == matrix.MembershipJoin && v.since(st)
+}
+
+// doubtful are the events whose state must be looked at.
+func (v *visibilities) doubtful(events []*Stored) []*Stored {
+	var doubtful []*Stored
+	for _, st := range events {
+		if st.Served() && !v.certain(st) {
+			doubtful = append(doubtful, st)
+		}
+	}
+	return doubtful
 }
 
 // since tells, without reading anything, that the user's membership at the event
@@ -238,6 +258,48 @@ func parseHistoryVisibility(content []byte) string {
 		return c.Visibility
 	}
 	return matrix.VisibilityShared
+}
+
+var layersByNIDs = db.SQL(`SELECT snapshot, parent, entries FROM snapshots WHERE snapshot IN {ints $1}`)
+
+// warmLayers reads the layers of the snapshots after events, all of one depth at
+// once, so that lookups find them in memory.
+func (e *Engine) warmLayers(ctx context.Context, events []*Stored) error {
+	nids := make([]SnapshotNID, len(events))
+	for i, st := range events {
+		nids[i] = st.Snapshot
+	}
+	for nids = sortedSnapshots(nids); len(nids) > 0; nids = sortedSnapshots(nids) {
+		var cold, parents []SnapshotNID
+		for _, n := range nids {
+			if l, ok := e.layers.Get(n); ok {
+				parents = append(parents, SnapshotNID(l.Parent))
+			} else if n != 0 {
+				cold = append(cold, n)
+			}
+		}
+		if len(cold) > 0 {
+			err := db.Each(ctx, e.DB, layersByNIDs, func(s db.Scanner) error {
+				var l state.Layer
+				var entries []byte
+				err := s.Scan(&l.NID, &l.Parent, &entries)
+				if err != nil {
+					return err
+				}
+				if l.Entries, err = state.DecodeEntries(entries); err != nil {
+					return err
+				}
+				e.layers.Add(SnapshotNID(l.NID), l)
+				parents = append(parents, SnapshotNID(l.Parent))
+				return nil
+			}, cold)
+			if err != nil {
+				return err
+			}
+		}
+		nids = parents
+	}
+	return nil
 }
 
 // lookup finds a few keys in a stored snapshot from its layers; 0 where the
