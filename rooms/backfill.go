@@ -83,6 +83,9 @@ func (f *filling) do(ctx context.Context) ([]Outcome, error) {
 	if len(b.events) == 0 {
 		return outcomes, nil
 	}
+	if err := f.allot(ctx, b); err != nil {
+		return nil, err
+	}
 	return outcomes, f.commit(b).Wait(context.WithoutCancel(ctx))
 }
 
@@ -167,7 +170,9 @@ func (f *filling) builder(ctx context.Context) (*olderBuilder, error) {
 	}
 	h := newHead()
 	h.state, h.chain = now.state, now.chain
-	return &olderBuilder{Builder: Builder{e: f.e, room: f.room, head: h, got: f.got, older: true}, near: f.near}, nil
+	return &olderBuilder{
+		Builder: Builder{e: f.e, room: f.room, head: h, got: f.got, older: true}, near: f.near, parts: map[state.EventNID]part{}, least: map[state.EventNID]int64{},
+	}, nil
 }
 
 // connected tells which of the events accepted ones build on, be it through
@@ -210,6 +215,9 @@ type olderBuilder struct {
 	near     []SnapshotNID
 	tip      SnapshotNID // the snapshot that was made last
 	released []*Stored   // redactions that waited for one of the events
+	parts    map[state.EventNID]part
+	least    map[state.EventNID]int64 // above which position an event has to be; 0 for any
+	floor    []*Stored                // what loose ones build on
 }
 
 func (b *olderBuilder) admit(ev *event.Event, t *told, connected bool) (Outcome, error) {
@@ -242,7 +250,8 @@ func (b *olderBuilder) admit(ev *event.Event, t *told, connected bool) (Outcome,
 	if err := b.redactions(a); err != nil {
 		return Outcome{}, err
 	}
-	b.place(a, t)
+	b.place(a)
+	b.sort(a, connected)
 	b.got.builtOn[ev.ID] = true
 	b.link(a)
 	for _, by := range a.awaiting {
@@ -291,7 +300,7 @@ func (b *olderBuilder) before(a *arrival, t *told) (ground, error) {
 
 // place gives the event its snapshot and its thread. Snapshots of events that
 // follow each other grow along one line.
-func (b *olderBuilder) place(a *arrival, t *told) {
+func (b *olderBuilder) place(a *arrival) {
 	st, after := a.st, a.before.state
 	if st.IsState() && st.Flags&Rejected == 0 {
 		after = after.Set(st.Key, st.NID)
@@ -312,12 +321,17 @@ func (b *olderBuilder) place(a *arrival, t *told) {
 }
 
 // release lets a redaction have its effect now that its target is here. It shows
-// where the target does: whoever comes to see the target sees it redacted.
+// in its place in the past; one of the present is the newest of the past.
 func (b *olderBuilder) release(by, target *Stored) {
 	b.Then(func(tx *db.Tx) error { return tx.Exec(deleteAwaited, target.ID, by.NID) })
-	if by.Flags == Held {
+	switch {
+	case by.Flags != Held:
+	case slices.Contains(b.events, by): // nobody has seen it yet
+		by.Flags = 0
+	default:
 		shown := *by
 		shown.Flags = 0
+		b.parts[shown.NID] = loose
 		b.released = append(b.released, &shown)
 	}
 }
@@ -338,24 +352,6 @@ func (f *filling) commit(b *olderBuilder) *db.Pending {
 		tx.Publish(done)
 		return nil
 	}, b.settled)
-}
-
-// allot gives the events of a commit their positions: each the next one, or, in
-// a room's past, the next one below zero, those first that come last.
-func (b *Builder) allot(tx *db.Tx) {
-	if !b.older {
-		for _, st := range b.events {
-			if st.Flags == 0 {
-				st.Position = tx.Position()
-			}
-		}
-		return
-	}
-	for _, st := range slices.Backward(b.events) {
-		if st.Flags == 0 {
-			st.Position = -b.e.pastSeq.Next()
-		}
-	}
 }
 
 // publishOlder shows what was added to a room's past to those who have seen what

@@ -440,8 +440,10 @@ func (b *Builder) write(tx *db.Tx) error {
 			return err
 		}
 	}
-	b.allot(tx)
 	for _, st := range b.events {
+		if st.Flags == 0 && !b.older {
+			st.Position = tx.Position()
+		}
 		write := insertStored
 		if slices.Contains(b.known, st) {
 			write = placeStored

@@ -228,7 +228,7 @@ func (c *checker) checkEvent(st *Stored) {
 	if r.shell() {
 		c.fault("room %s is known from outside only, and has the event %s", r.id, st.ID)
 	}
-	if (st.Flags == 0) != (st.Position != 0) {
+	if (st.Flags == 0) != (st.Position != 0) && (st.Flags != Held || st.Position > 0) {
 		c.fault("event %s has the flags %d and the position %d", st.ID, st.Flags, st.Position)
 	}
 	if ev, err := event.Parse(st.Version, st.JSON); err != nil || ev.ID != st.ID || ev.RoomID != r.id {

@@ -63,7 +63,6 @@ type Engine struct {
 	eventSeq   *db.Sequence
 	roomSeq    *db.Sequence
 	snapSeq    *db.Sequence
-	pastSeq    *db.Sequence // of positions below zero
 	cache      *lru.Cache[state.EventNID, *Stored]
 	layers     *lru.Cache[SnapshotNID, state.Layer]
 	names      *lru.Cache[RoomNID, roomName]
@@ -96,7 +95,6 @@ func New(d Deps) (*Engine, error) {
 		Deps: d, keys: newKeyTable(d.DB),
 		claims:   claims{by: map[matrix.EventID]RoomNID{}},
 		eventSeq: d.DB.Sequence("event"), roomSeq: d.DB.Sequence("room"), snapSeq: d.DB.Sequence("snapshot"),
-		pastSeq: d.DB.Sequence("backfill"),
 	}
 	var err error
 	if e.rooms, err = newLoadedRooms(d.RoomsKept); err != nil {

@@ -50,6 +50,8 @@ func (e *Engine) load(ctx context.Context, row roomRow) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Between events of the past others may still find their place.
+	recent = slices.DeleteFunc(recent, func(st *Stored) bool { return st.Position < 0 })
 	v := &View{
 		State: r.head.state, Snapshot: row.snapshot, Joined: row.joined, Invited: row.invited, Recent: recent,
 		servers: r.head.servers,

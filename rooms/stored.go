@@ -45,7 +45,7 @@ type Stored struct {
 	NID      state.EventNID
 	Room     RoomNID
 	Key      state.KeyNID // 0 for an event that is not state
-	Position int64        // order in the timeline: above 0 as committed, below 0 backfilled, 0 for outliers
+	Position int64        // order in the timeline: above 0 as committed, below 0 backfilled, 0 for what is not in it
 	Snapshot SnapshotNID  // the state after the event, as the event itself sees it
 	Resolved SnapshotNID  // the room's state after the event was committed; differs from Snapshot after forks
 	Replaces state.EventNID
