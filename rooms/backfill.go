@@ -15,10 +15,10 @@ import (
 // Backfill brings in history from before what this server has of a room: events
 // that accepted ones build on, and those that these build on, in any order. They
 // are judged by their auth events and the state before them, get positions below
-// zero, and change nothing of what the room is now. Incoming.State is wanted of
-// the oldest ones, whose previous events are not here. An event that nothing here
-// builds on could have been made up today: it is taken only if the room's present
-// state would allow it, too.
+// zero in the order of their depths, and change nothing of what the room is now.
+// Incoming.State is wanted of the oldest ones, whose previous events are not here.
+// An event that nothing here builds on could have been made up today: it is taken
+// only if the room's present state would allow it, too.
 // spec: server-server#backfilling-and-retrieving-missing-events
 func (e *Engine) Backfill(ctx context.Context, id matrix.RoomID, events []Incoming) ([]Outcome, error) {
 	r, err := e.enterInside(ctx, id)
@@ -170,9 +170,7 @@ func (f *filling) builder(ctx context.Context) (*olderBuilder, error) {
 	}
 	h := newHead()
 	h.state, h.chain = now.state, now.chain
-	return &olderBuilder{
-		Builder: Builder{e: f.e, room: f.room, head: h, got: f.got, older: true}, near: f.near, parts: map[state.EventNID]part{}, least: map[state.EventNID]int64{},
-	}, nil
+	return &olderBuilder{Builder: Builder{e: f.e, room: f.room, head: h, got: f.got, older: true}, near: f.near}, nil
 }
 
 // connected tells which of the events accepted ones build on, be it through
@@ -215,9 +213,6 @@ type olderBuilder struct {
 	near     []SnapshotNID
 	tip      SnapshotNID // the snapshot that was made last
 	released []*Stored   // redactions that waited for one of the events
-	parts    map[state.EventNID]part
-	least    map[state.EventNID]int64 // above which position an event has to be; 0 for any
-	floor    []*Stored                // what loose ones build on
 }
 
 func (b *olderBuilder) admit(ev *event.Event, t *told, connected bool) (Outcome, error) {
@@ -251,7 +246,6 @@ func (b *olderBuilder) admit(ev *event.Event, t *told, connected bool) (Outcome,
 		return Outcome{}, err
 	}
 	b.place(a)
-	b.sort(a, connected)
 	b.got.builtOn[ev.ID] = true
 	b.link(a)
 	for _, by := range a.awaiting {
@@ -321,7 +315,7 @@ func (b *olderBuilder) place(a *arrival) {
 }
 
 // release lets a redaction have its effect now that its target is here. It shows
-// in its place in the past; one of the present is the newest of the past.
+// in its place in the past.
 func (b *olderBuilder) release(by, target *Stored) {
 	b.Then(func(tx *db.Tx) error { return tx.Exec(deleteAwaited, target.ID, by.NID) })
 	switch {
@@ -331,7 +325,6 @@ func (b *olderBuilder) release(by, target *Stored) {
 	default:
 		shown := *by
 		shown.Flags = 0
-		b.parts[shown.NID] = loose
 		b.released = append(b.released, &shown)
 	}
 }

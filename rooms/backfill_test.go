@@ -366,41 +366,81 @@ func TestBackfillForeign(t *testing.T) {
 	}
 }
 
-// TestBackfillIslands jumps to places in the past, as clients do that look for a
-// date, and fetches what lies between later: in the end all is there once, and in
-// order where the events follow each other. In a tangle it may not be: what is
-// fetched first does not tell how it hangs together with what comes later.
+// tangle makes n events in so many branches, which now and then meet, and a last
+// one in which all end. They tell their depth, or anything.
+func (s *server) tangle(by *server, n, branches int, lies bool, random *rand.Rand) []*event.Event {
+	s.t.Helper()
+	by.room, by.v = s.room, s.v
+	from, root := current(s.events()), s.say("root")
+	events, depths := []*event.Event{root}, map[matrix.EventID]int64{root.ID: root.Depth}
+	say := func(prev ...*event.Event) *event.Event {
+		d := draft{sender: by.user, typ: matrix.TypeMessage, content: fmt.Sprintf(`{"body":"%d"}`, len(events)), from: from,
+			ts: int64(1_600_000_000_000 + 1000*len(events))}
+		for _, ev := range prev {
+			if ref := ev.Ref(); !slices.Contains(d.prev, ref) {
+				d.prev, d.depth = append(d.prev, ref), max(d.depth, depths[ev.ID]+1)
+			}
+		}
+		if lies {
+			d.depth = random.Int63n(200)
+		}
+		ev := by.forge(d)
+		events, depths[ev.ID] = append(events, ev), d.depth
+		return ev
+	}
+	tips := slices.Repeat([]*event.Event{root}, branches)
+	for range n {
+		i, j := random.Intn(branches), random.Intn(branches)
+		if random.Intn(4) > 0 {
+			j = i
+		}
+		tips[i] = say(tips[i], tips[j])
+	}
+	say(tips...)
+	return events[1:]
+}
+
+// TestBackfillIslands fetches a tangle of branches in random chunks: jumping to
+// places in the past, as clients do that look for a date, and taking what lies
+// between later, with what comes together picked at random from a stretch. In the
+// end all is there once, and in order as long as servers tell the truth about
+// depths.
 func TestBackfillIslands(t *testing.T) {
-	for seed := range 12 {
+	seeds := 24
+	if testing.Short() {
+		seeds = 8
+	}
+	for seed := range seeds {
 		random := rand.New(rand.NewSource(int64(seed)))
+		lies := seed%4 == 3
 		a, b, c := newServer(t, "a", "sqlite"), newServer(t, "b", "sqlite"), newServer(t, "c", kinds[seed%2])
 		a.found(lookup(t, "12"))
 		b.joinVia(a)
-		past := a.web(b, 120, 2*(seed%3/2), random)
+		past := a.tangle(b, 120, 1+seed%4, lies, random)
 		a.accept(past...)
 		state := idsOf(a.events())
 		c.joinVia(a)
-		slices.Reverse(past)
-		fill := func(events []*event.Event) {
-			t.Helper()
-			var in []rooms.Incoming
-			for _, ev := range events {
-				in = append(in, rooms.Incoming{Event: wire(t, ev), State: state})
+		for todo := reversed(past); len(todo) > 0; {
+			from := 0
+			if random.Intn(2) == 0 {
+				from = random.Intn(len(todo))
 			}
-			for i, out := range c.fill(in...) {
-				if out.Event == nil || out.Why != nil {
-					t.Fatalf("event %d became %+v", i, out)
+			stretch := todo[from:min(from+30, len(todo))]
+			var in []rooms.Incoming
+			for _, ev := range stretch {
+				if random.Intn(3) > 0 {
+					in = append(in, rooms.Incoming{Event: wire(t, ev), State: state})
 				}
 			}
-		}
-		for at := 0; at < len(past); {
-			if random.Intn(2) == 0 {
-				from := at + random.Intn(len(past)-at)
-				fill(past[from:min(from+1+random.Intn(3), len(past))])
+			random.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
+			for i, out := range c.fill(in...) {
+				if out.Event == nil || out.Why != nil {
+					t.Fatalf("seed %d: event %d became %+v", seed, i, out)
+				}
 			}
-			n := min(1+random.Intn(20), len(past)-at)
-			fill(past[at : at+n])
-			at += n
+			todo = slices.DeleteFunc(todo, func(ev *event.Event) bool {
+				return slices.ContainsFunc(in, func(i rooms.Incoming) bool { return i.Event.ID == ev.ID })
+			})
 			if random.Intn(4) == 0 {
 				c.restart()
 			}
@@ -408,18 +448,74 @@ func TestBackfillIslands(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		ids := make([]matrix.EventID, len(past))
-		for i, ev := range past {
-			ids[i] = ev.ID
-		}
-		stored, err := c.Known(t.Context(), ids)
+		stored, err := c.Known(t.Context(), eventIDs(past))
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.checkOrder(random, stored, seed%3 < 2)
+		c.checkOrder(random, stored, !lies)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
+	}
+}
+
+func eventIDs(events []*event.Event) []matrix.EventID {
+	ids := make([]matrix.EventID, len(events))
+	for i, ev := range events {
+		ids[i] = ev.ID
+	}
+	return ids
+}
+
+// TestBackfillOneDepth has a room in which a server has driven the depth to where
+// it cannot grow: what builds on each other has the same depth, and is in order
+// all the same if it comes in order, branch by branch.
+func TestBackfillOneDepth(t *testing.T) {
+	a, b, c := newServer(t, "a", "sqlite"), newServer(t, "b", "sqlite"), newServer(t, "c", "sqlite")
+	a.found(lookup(t, "12"))
+	b.joinVia(a)
+	from := current(a.events())
+	say := func(prev ...*event.Event) *event.Event {
+		var refs []event.Ref
+		for _, ev := range prev {
+			refs = append(refs, ev.Ref())
+		}
+		if refs == nil {
+			refs = a.extremities()
+		}
+		ev := b.forge(draft{sender: b.user, typ: matrix.TypeMessage, content: `{"body":"x"}`, prev: refs, from: from, depth: event.MaxDepth,
+			ts: int64(1_600_000_000_000 + len(refs))})
+		a.accept(ev)
+		return ev
+	}
+	root := say()
+	left, right := []*event.Event{say(root)}, []*event.Event{say(root)}
+	for range 6 {
+		left, right = append(left, say(left[len(left)-1])), append(right, say(right[len(right)-1]))
+	}
+	top := say(left[len(left)-1], right[len(right)-1])
+	state := idsOf(a.events())
+	c.joinVia(a)
+	fill := func(events ...*event.Event) {
+		t.Helper()
+		for _, ev := range events {
+			if out := c.fill(rooms.Incoming{Event: wire(t, ev), State: state}); out[0].Event == nil || out[0].Why != nil {
+				t.Fatalf("%+v", out[0])
+			}
+		}
+	}
+	fill(top)
+	fill(reversed(left)...)
+	fill(root)
+	fill(reversed(right)...)
+	all := slices.Concat([]*event.Event{root, top}, left, right)
+	stored, err := c.Known(t.Context(), eventIDs(all))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.checkOrder(rand.New(rand.NewSource(1)), stored, true)
+	if err := c.CheckConsistency(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

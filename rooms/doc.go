@@ -19,8 +19,8 @@
 //   - A position is allotted inside the commit, so whoever has seen position P
 //     has seen everything up to P.
 //   - Backfill changes nothing of what a room is now: no head, view, membership
-//     or count. Its events have positions below zero, each below what builds on
-//     it, as far as there is room, and keep them.
+//     or count. Its events have positions below zero in the order of their depths,
+//     in whatever order they come: each is below what builds on it.
 //   - What the present state is made of, or was authorised by, is never rejected
 //     on account of a state that others tell.
 //   - A Room's head (what the next event builds on) runs ahead of its View (what

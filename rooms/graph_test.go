@@ -11,10 +11,9 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
-// web makes a graph of n events in which each builds on the last one and at most
-// so many of those before it, and gives them in an order in which they could have
-// been sent.
-func (s *server) web(by *server, n, more int, random *rand.Rand) []*event.Event {
+// web makes a graph of n events in which each builds on one to three of the last
+// ones, and gives them in an order in which they could have been sent.
+func (s *server) web(by *server, n int, random *rand.Rand) []*event.Event {
 	s.t.Helper()
 	by.room, by.v = s.room, s.v
 	from := current(s.events())
@@ -22,13 +21,12 @@ func (s *server) web(by *server, n, more int, random *rand.Rand) []*event.Event 
 	var events []*event.Event
 	for i := range n {
 		prev := []event.Ref{refs[len(refs)-1]}
-		for range random.Intn(more + 1) {
+		for range random.Intn(3) {
 			if ref := refs[max(0, len(refs)-1-random.Intn(5))]; !slices.Contains(prev, ref) {
 				prev = append(prev, ref)
 			}
 		}
-		ev := by.forge(draft{sender: by.user, typ: matrix.TypeMessage, content: fmt.Sprintf(`{"body":"%d"}`, i), prev: prev, from: from, depth: depth,
-			ts: int64(1_600_000_000_000 + 1000*i)})
+		ev := by.forge(draft{sender: by.user, typ: matrix.TypeMessage, content: fmt.Sprintf(`{"body":"%d"}`, i), prev: prev, from: from, depth: depth})
 		refs, depth, events = append(refs, ev.Ref()), depth+1, append(events, ev)
 	}
 	return events
@@ -67,7 +65,7 @@ func TestWalkBack(t *testing.T) {
 		a, b := newServer(t, "a", kind), newServer(t, "b", "sqlite")
 		a.found(lookup(t, "12"))
 		b.joinVia(a)
-		sent := a.web(b, 250, 2, rand.New(rand.NewSource(1)))
+		sent := a.web(b, 250, rand.New(rand.NewSource(1)))
 		a.accept(sent...)
 		slices.Reverse(sent)
 		want := make([]matrix.EventID, len(sent))
