@@ -1,7 +1,6 @@
 package inbound_test
 
 import (
-	"encoding/json"
 	"net/http"
 	"testing"
 
@@ -9,8 +8,6 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/testrig"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
-
-func rawOf(text []byte) json.RawMessage { return text }
 
 // An invite that is taken back ends, although the room is not known here. Whoever
 // does not name the invite is not believed, and nothing else of the room is taken.
