@@ -12,16 +12,9 @@ import (
 func (q *Queues) AdminRoutes() []httpx.Route {
 	const list = "/_synapse/admin/v1/federation/destinations"
 	return []httpx.Route{
-		httpx.JSON(http.MethodGet, list, q.listDestinations),
-		httpx.JSON(http.MethodPost, list+"/{destination}/reset_connection", q.resetConnection, httpx.EmptyBodyOK),
+		httpx.JSON(http.MethodGet, list, q.listDestinations, httpx.AdminOnly),
+		httpx.JSON(http.MethodPost, list+"/{destination}/reset_connection", q.resetConnection, httpx.AdminOnly, httpx.EmptyBodyOK),
 	}
-}
-
-func operatorsOnly(c *httpx.Caller) error {
-	if !c.Admin {
-		return matrix.Forbidden("Only an administrator of the server can do that")
-	}
-	return nil
 }
 
 const maxListed = 100
@@ -49,10 +42,7 @@ type listedDestination struct {
 	EDUs        int               `json:"waiting_edus"`
 }
 
-func (q *Queues) listDestinations(ctx context.Context, c *httpx.Caller, r *listRequest) (*listAnswer, error) {
-	if err := operatorsOnly(c); err != nil {
-		return nil, err
-	}
+func (q *Queues) listDestinations(ctx context.Context, _ *httpx.Caller, r *listRequest) (*listAnswer, error) {
 	if r.From < 0 || r.Limit < 0 {
 		return nil, matrix.InvalidParam(`"from" and "limit" are not negative`)
 	}
@@ -82,10 +72,7 @@ type resetRequest struct {
 	Server matrix.ServerName `path:"destination"`
 }
 
-func (q *Queues) resetConnection(_ context.Context, c *httpx.Caller, r *resetRequest) (*struct{}, error) {
-	if err := operatorsOnly(c); err != nil {
-		return nil, err
-	}
+func (q *Queues) resetConnection(_ context.Context, _ *httpx.Caller, r *resetRequest) (*struct{}, error) {
 	q.Retry(r.Server)
 	return nil, nil
 }

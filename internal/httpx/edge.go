@@ -195,5 +195,8 @@ func (e *Edge) authenticate(x *exchange, r *http.Request, rt *Route) error {
 	if c.Guest && !rt.guests {
 		return matrix.NewError(http.StatusForbidden, matrix.CodeGuestAccessForbidden, "Guests may not do this; register an account")
 	}
+	if rt.admin && !c.Admin {
+		return matrix.Forbidden("Only an administrator of the server can do that")
+	}
 	return nil
 }

@@ -51,6 +51,8 @@ func TestTokens(t *testing.T) {
 		{"unknown", me, nil, "Bearer x", 401, "M_UNKNOWN_TOKEN"},
 		{"guest", me, nil, "Bearer guest-secret", 403, "M_GUEST_ACCESS_FORBIDDEN"},
 		{"guest allowed", me, []Option{GuestsAllowed}, "Bearer guest-secret", 200, "@1:here"},
+		{"no administrator", me, []Option{AdminOnly}, "Bearer alice-secret", 403, "M_FORBIDDEN"},
+		{"administrator", me, []Option{AdminOnly}, "Bearer root-secret", 200, "@root:here"},
 		{"no auth ignores tokens", me, []Option{NoAuth}, "Bearer x", 200, `"user":""`},
 		{"optional without", me, []Option{OptionalAuth}, "", 200, `"user":""`},
 		{"optional with", me, []Option{OptionalAuth}, "Bearer alice-secret", 200, "@alice:here"},

@@ -29,6 +29,7 @@ var people = tokens{
 	"alice-secret": {User: "@alice:here", Device: "A"},
 	"bob-secret":   {User: "@bob:here"},
 	"guest-secret": {User: "@1:here", Guest: true},
+	"root-secret":  {User: "@root:here", Admin: true},
 	"bridge":       {User: "@bridge:here", Appservice: "bridge", Exempt: true},
 }
 

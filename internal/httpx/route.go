@@ -19,6 +19,7 @@ type Route struct {
 
 	access    access
 	guests    bool
+	admin     bool
 	emptyBody bool
 	limit     string // rate-limit class, "" for none
 	maxBody   int64
@@ -47,6 +48,9 @@ func OptionalAuth(r *Route) { r.access = tokenOptional }
 // GuestsAllowed opens the route to guests.
 // spec: client-server#guest-access
 func GuestsAllowed(r *Route) { r.guests = true }
+
+// AdminOnly closes the route to all but the server's administrators.
+func AdminOnly(r *Route) { r.admin = true }
 
 // EmptyBodyOK takes an absent body as {}.
 func EmptyBodyOK(r *Route) { r.emptyBody = true }
