@@ -29,7 +29,8 @@ func (p *Push) Routes() []httpx.Route {
 		httpx.JSON(http.MethodGet, rule+"/actions", p.getActions),
 		httpx.JSON(http.MethodPut, rule+"/actions", p.putActions, writes, size),
 		httpx.JSON(http.MethodGet, v3+"pushers", p.getPushers),
-		httpx.JSON(http.MethodPost, v3+"pushers/set", p.setPusher),
+		httpx.JSON(http.MethodPost, v3+"pushers/set", p.setPusher, writes),
+		p.notificationsRoute(),
 	}
 }
 

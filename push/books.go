@@ -93,8 +93,7 @@ func (k *books) of(ctx context.Context, users []matrix.UserID) (map[matrix.UserI
 }
 
 // change replaces what is known of a user's rules.
-func (k *books) change(user matrix.UserID, b *book) {
-	s := newShelf(b, user)
+func (k *books) change(user matrix.UserID, s *shelf) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.clock++
@@ -104,11 +103,15 @@ func (k *books) change(user matrix.UserID, b *book) {
 // rulesChanged is published with every change of a user's rules.
 type rulesChanged struct {
 	user matrix.UserID
-	book *book
+	*shelf
 }
 
-// edit changes a user's rules and what their clients see of them.
+// edit changes a user's rules and what their clients see of them. What happened
+// before is first held against the rules that were in force then.
 func (p *Push) edit(ctx context.Context, user matrix.UserID, fn func(*book) error) error {
+	if err := p.Wait(ctx, p.DB.Position()); err != nil {
+		return err
+	}
 	return p.DB.Write(ctx, func(tx *db.Tx) error {
 		old, found, err := db.One(ctx, tx, selectBook, scanBook, user)
 		if err != nil {
@@ -138,7 +141,7 @@ func (p *Push) edit(ctx context.Context, user matrix.UserID, fn func(*book) erro
 		if err != nil {
 			return err
 		}
-		tx.Publish(rulesChanged{user, changed})
+		tx.Publish(rulesChanged{user, newShelf(changed, user)})
 		return p.Data.Put(tx, user, typePushRules, changed.accountData(user))
 	})
 }

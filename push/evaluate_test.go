@@ -47,30 +47,30 @@ func room(members int, senderLevel int64) RoomInfo {
 	return RoomInfo{Members: members, Allowed: func(k string) bool { return k == "room" && senderLevel >= 50 }}
 }
 
-// outcome is what a result comes to.
-type outcome struct {
+// effect is what a result comes to.
+type effect struct {
 	Notify, Highlight bool
 	Sound             string
 }
 
-func outcomeOf(r Result) outcome {
+func effectOf(r Result) effect {
 	sound, _ := stringOf(r.tweaks()["sound"])
-	return outcome{r.Notify, r.Highlight, sound}
+	return effect{r.Notify, r.Highlight, sound}
 }
 
 // evaluate applies the rules of a book for a user alone.
-func evaluate(b *book, e *event.Event, in RoomInfo, user matrix.UserID) outcome {
-	return outcomeOf(compile(b, user).on(subjectOf(e, in), ""))
+func evaluate(b *book, e *event.Event, in RoomInfo, user matrix.UserID) effect {
+	return effectOf(compile(b, user).on(subjectOf(e, in), ""))
 }
 
 func TestPredefinedResults(t *testing.T) {
 	var (
-		nothing = outcome{}
-		noise   = outcome{Notify: true}
-		loud    = outcome{Notify: true, Sound: "default"}
-		mention = outcome{Notify: true, Sound: "default", Highlight: true}
-		all     = outcome{Notify: true, Highlight: true}
-		call    = outcome{Notify: true, Sound: "ring"}
+		nothing = effect{}
+		noise   = effect{Notify: true}
+		loud    = effect{Notify: true, Sound: "default"}
+		mention = effect{Notify: true, Sound: "default", Highlight: true}
+		all     = effect{Notify: true, Highlight: true}
+		call    = effect{Notify: true, Sound: "ring"}
 	)
 	for _, c := range []struct {
 		name     string
@@ -78,7 +78,7 @@ func TestPredefinedResults(t *testing.T) {
 		stateKey *string
 		content  string
 		room     RoomInfo
-		want     outcome // for @u:x
+		want     effect // for @u:x
 	}{
 		{"a message in a group", "m.room.message", nil, `{"msgtype":"m.text","body":"hi"}`, room(3, 0), noise},
 		{"a message between two", "m.room.message", nil, `{"msgtype":"m.text","body":"hi"}`, room(2, 0), loud},
@@ -113,13 +113,13 @@ func TestPredefinedResults(t *testing.T) {
 			if got := evaluate(&book{}, e, c.room, "@u:x"); got != c.want {
 				t.Errorf("the rules give %+v, want %+v", got, c.want)
 			}
-			if got := outcomeOf(Judge(e, c.room).For("@u:x")); got != c.want {
+			if got := effectOf(Judge(e, c.room).For("@u:x")); got != c.want {
 				t.Errorf("Judge gives %+v, want %+v", got, c.want)
 			}
-			if got := outcomeOf(Judge(e, c.room).For("@s:x")); got != nothing {
+			if got := effectOf(Judge(e, c.room).For("@s:x")); got != nothing {
 				t.Errorf("the sender is notified: %+v", got)
 			}
-			if got := Counts(e, c.room.Allowed); got != outcomeOf(Judge(e, c.room).Common).Notify {
+			if got := Counts(e, c.room.Allowed); got != effectOf(Judge(e, c.room).Common).Notify {
 				t.Errorf("Counts gives %v", got)
 			}
 		})
@@ -147,7 +147,7 @@ func TestJudgeAgreesWithEvaluate(t *testing.T) {
 		v := Judge(e, in)
 		for _, u := range users {
 			want := evaluate(&book{}, e, in, matrix.UserID(u))
-			if got := outcomeOf(v.For(matrix.UserID(u))); got != want {
+			if got := effectOf(v.For(matrix.UserID(u))); got != want {
 				t.Fatalf("%s: Judge gives %+v, the rules %+v", u, got, want)
 			}
 		}
@@ -249,13 +249,13 @@ func TestKindsAreTriedInOrder(t *testing.T) {
 		}
 		(*b.Own.Kind(kind))[0].Enabled = false
 	}
-	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (outcome{Notify: true}) {
+	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (effect{Notify: true}) {
 		t.Errorf("without rules of the user's: %+v", got)
 	}
 	on := true
 	b.Changed = map[string]change{masterRule: {Enabled: &on}}
 	(*b.Own.Kind("override"))[0].Enabled = true
-	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (outcome{}) {
+	if got := evaluate(b, e, RoomInfo{}, "@u:x"); got != (effect{}) {
 		t.Errorf("under the master rule: %+v", got)
 	}
 }

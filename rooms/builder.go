@@ -350,6 +350,10 @@ func (b *Builder) countMember(st *Stored) error {
 // count gives the event its place in the running unread counts.
 func (b *Builder) count(st *Stored) error {
 	h := b.head
+	var err error
+	if st.Counted, err = b.counts(st); err != nil {
+		return err
+	}
 	if st.Relation.Type == relThread {
 		st.Thread = st.Relation.Target
 		n, ok := h.threads[st.Thread]
@@ -358,7 +362,7 @@ func (b *Builder) count(st *Stored) error {
 				return &need{thread: st.Thread}
 			}
 		}
-		if countsAsUnread(st) {
+		if st.Counted {
 			n++
 		}
 		st.Unread = n
@@ -369,11 +373,29 @@ func (b *Builder) count(st *Stored) error {
 		h.threads[st.Thread] = n
 		return nil
 	}
-	if countsAsUnread(st) {
+	if st.Counted {
 		h.unread++
 	}
 	st.Unread = h.unread
 	return nil
+}
+
+// counts tells whether the event counts as unread for everybody who is not meant
+// in particular.
+func (b *Builder) counts(st *Stored) (bool, error) {
+	if b.e.Counts == nil {
+		return false, nil
+	}
+	var failed error
+	counts := b.e.Counts(st.Event, func(key string) bool {
+		levels, err := b.Levels()
+		if err != nil {
+			failed = err
+			return false
+		}
+		return levels.User(st.Sender) >= levels.Notification(key)
+	})
+	return counts, failed
 }
 
 // commit enqueues what was appended; the room's turn is held.

@@ -53,7 +53,11 @@ type Deps struct {
 	Log        *slog.Logger // nil: slog.Default()
 	Profiles   Profiles
 	Policy     PolicySigner // nil: policy servers cannot be asked
-	RoomsKept  int          // how many rooms are kept in memory beyond their use; 0 for a default
+	// Counts tells whether an event is unread for the members of its room until
+	// they have read it, unless rules of their own say otherwise; allowed tells
+	// what its sender has the power to notify for. nil: none is.
+	Counts    func(ev *event.Event, allowed func(key string) bool) bool
+	RoomsKept int // how many rooms are kept in memory beyond their use; 0 for a default
 }
 
 // Engine holds every room of the server.

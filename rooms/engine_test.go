@@ -12,6 +12,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/push"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/event"
 )
@@ -26,7 +27,7 @@ func newEngine(t testing.TB, d *db.DB) *rooms.Engine {
 	}
 	e, err := rooms.New(rooms.Deps{
 		DB: d, ServerName: "test", Key: event.SigningKey{ID: "ed25519:1", Private: private},
-		Now: time.Now, Rand: rand.Reader,
+		Now: time.Now, Rand: rand.Reader, Counts: push.Counts,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -41,22 +41,6 @@ func relationOf(ev *event.Event) Relation {
 	return Relation(c.RelatesTo)
 }
 
-// countsAsUnread tells whether the default push rules notify of an event of
-// another user.
-// spec: client-server#default-underride-rules
-func countsAsUnread(st *Stored) bool {
-	if st.IsState() || st.Relation.Type == relReplace {
-		return false
-	}
-	switch st.Type {
-	case matrix.TypeEncrypted:
-		return true
-	case matrix.TypeMessage:
-		return !bytes.Contains(st.Content, []byte(`"msgtype":"m.notice"`))
-	}
-	return false
-}
-
 // RelationRow is one event that relates to another.
 type RelationRow struct {
 	Target   matrix.EventID

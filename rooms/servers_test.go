@@ -14,6 +14,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/push"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/auth"
 	"github.com/teahouse-chat/teahouse/rooms/event"
@@ -52,7 +53,7 @@ func (s *server) open() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.Engine, err = rooms.New(rooms.Deps{DB: d, ServerName: s.name, Key: s.key, Now: time.Now, Rand: rand.Reader})
+	s.Engine, err = rooms.New(rooms.Deps{DB: d, ServerName: s.name, Key: s.key, Now: time.Now, Rand: rand.Reader, Counts: push.Counts})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -141,6 +141,8 @@ CREATE TABLE outside (
 CREATE INDEX outside_user ON outside (room_nid, user_id);
 `, `
 CREATE INDEX memberships_foreign ON memberships (room_nid) WHERE local = 0 AND membership = 'join';
+`, `
+ALTER TABLE events ADD COLUMN counted {bool} NOT NULL DEFAULT 0;
 `)
 
 var (
@@ -158,11 +160,11 @@ var (
 	keyByName  = db.SQL(`SELECT key_nid FROM state_keys WHERE state_key = $1 AND type = $2`)
 	keysByNIDs = db.SQL(`SELECT key_nid, type, state_key FROM state_keys WHERE key_nid IN {ints $1}`)
 
-	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth, outgoing)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`)
+	insertEvent = db.SQL(`INSERT INTO events (event_nid, event_id, room_nid, position, ts, key_nid, snapshot, resolved, replaces, redacted_by, flags, unread, thread, auth, outgoing, counted)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`)
 	placeEvent = db.SQL(`UPDATE events SET position = $1, snapshot = $2, resolved = $3, replaces = $4, redacted_by = CASE WHEN CAST($5 AS BIGINT) = 0 THEN redacted_by ELSE CAST($5 AS BIGINT) END,
-		flags = $6, unread = $7, thread = $8, outgoing = $9
-		WHERE event_nid = $10`)
+		flags = $6, unread = $7, thread = $8, outgoing = $9, counted = $10
+		WHERE event_nid = $11`)
 	insertJSON = db.SQL(`INSERT INTO event_json (event_nid, json) VALUES ($1, $2)`)
 	updateJSON = db.SQL(`UPDATE event_json SET json = $1 WHERE event_nid = $2`)
 	markRedact = db.SQL(`UPDATE events SET redacted_by = $1 WHERE event_nid = $2`)
@@ -209,7 +211,7 @@ var (
 )
 
 const selectEvents = `SELECT e.event_nid, e.event_id, e.room_nid, e.position, e.key_nid, e.snapshot, e.resolved, e.replaces,
-		e.redacted_by, e.flags, e.unread, e.thread, e.auth, e.outgoing, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
+		e.redacted_by, e.flags, e.unread, e.counted, e.thread, e.auth, e.outgoing, j.json FROM events e JOIN event_json j ON j.event_nid = e.event_nid `
 
 // roomRow is a row of rooms.
 type roomRow struct {
@@ -235,7 +237,7 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 		var id matrix.EventID
 		var auth, json []byte
 		if err := s.Scan(&st.NID, &id, &st.Room, &st.Position, &st.Key, &st.Snapshot, &st.Resolved, &st.Replaces,
-			&st.RedactedBy, &st.Flags, &st.Unread, &st.Thread, &auth, &st.Outgoing, &json); err != nil {
+			&st.RedactedBy, &st.Flags, &st.Unread, &st.Counted, &st.Thread, &auth, &st.Outgoing, &json); err != nil {
 			return nil, err
 		}
 		name, err := e.roomName(ctx, st.Room)
@@ -255,7 +257,7 @@ func (e *Engine) scanEvents(ctx context.Context) func(db.Scanner) (*Stored, erro
 // gave it its position.
 func insertStored(tx *db.Tx, st *Stored) error {
 	if err := tx.Exec(insertEvent, st.NID, st.ID, st.Room, st.Position, st.OriginServerTS, st.Key, st.Snapshot,
-		st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread, st.Thread, encodeNIDs(st.Auth), st.Outgoing); err != nil {
+		st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread, st.Thread, encodeNIDs(st.Auth), st.Outgoing, st.Counted); err != nil {
 		return err
 	}
 	if err := tx.Exec(insertJSON, st.NID, st.JSON); err != nil {
@@ -267,7 +269,7 @@ func insertStored(tx *db.Tx, st *Stored) error {
 // placeStored gives an event that is stored already its place in the history.
 func placeStored(tx *db.Tx, st *Stored) error {
 	if err := tx.Exec(placeEvent, st.Position, st.Snapshot, st.Resolved, st.Replaces, st.RedactedBy, st.Flags, st.Unread,
-		st.Thread, st.Outgoing, st.NID); err != nil {
+		st.Thread, st.Outgoing, st.Counted, st.NID); err != nil {
 		return err
 	}
 	if st.RedactedBy != 0 {

@@ -56,6 +56,7 @@ type Stored struct {
 	Relation   Relation
 	Thread     matrix.EventID // the root of the thread that it belongs to, or ""
 	Unread     int64          // running count of its room and thread: how many events up to here count as unread
+	Counted    bool           // it counts itself
 	Outgoing   bool           // the other servers in the room are sent it by this one
 	Txn        *TxnKey        // how its sender's device knows it; only on recent events
 }
@@ -124,6 +125,22 @@ func (c memberChange) membership() string {
 		return ""
 	}
 	return c.event.Membership()
+}
+
+// LocalMove is a change of a local user's membership.
+type LocalMove struct {
+	User  matrix.UserID
+	Event *Stored // their member event; nil: there is none any more
+}
+
+// LocalMoves lists the local users whose memberships the commit changed, those
+// included that were stored from outside.
+func (c *Committed) LocalMoves() []LocalMove {
+	moves := make([]LocalMove, len(c.memberChanges))
+	for i, m := range c.memberChanges {
+		moves[i] = LocalMove{m.user, m.event}
+	}
+	return moves
 }
 
 // Redacted lists the older events that lost their content in the commit, in

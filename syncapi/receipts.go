@@ -38,6 +38,14 @@ type Receipt struct {
 	unread int64
 }
 
+// Reads tells what was read: all threads, or one; "" for the main timeline.
+func (r Receipt) Reads() (all bool, thread matrix.EventID) {
+	if r.Thread == "" || r.Thread == threadMain {
+		return r.Thread == "", ""
+	}
+	return false, matrix.EventID(r.Thread)
+}
+
 // ReceiptChanged is published on the stream for every receipt that moved.
 type ReceiptChanged struct {
 	Receipt
@@ -229,11 +237,5 @@ func (s *receipts) put(ctx context.Context, tx *db.Tx, r *rooms.Room, c Receipt)
 		return false, err
 	}
 	tx.Publish(ReceiptChanged{Receipt: c, RoomID: r.ID})
-	switch c.Thread {
-	case "":
-		return true, tx.Exec(clearHighlights, c.Room, c.User, c.EventPosition)
-	case threadMain:
-		return true, tx.Exec(clearThread, c.Room, c.User, c.EventPosition, "")
-	}
-	return true, tx.Exec(clearThread, c.Room, c.User, c.EventPosition, c.Thread)
+	return true, nil
 }

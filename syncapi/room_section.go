@@ -17,6 +17,7 @@ import (
 type gathered struct {
 	receipts map[rooms.RoomNID][]Receipt
 	own      map[rooms.RoomNID][]Receipt
+	judged   map[rooms.RoomNID]Judged
 }
 
 // gather reads for a list of joined rooms what would otherwise be read for each.
@@ -49,7 +50,7 @@ func (s *Service) gather(ctx context.Context, q *syncRequest, d *delta, list []r
 	if g.own, err = s.receipts.of(ctx, d.user, all); err != nil {
 		return nil, err
 	}
-	if err := s.counts.prepare(ctx, all); err != nil {
+	if g.judged, err = s.counts.judged(ctx, d.user, all, d.upTo.position); err != nil {
 		return nil, err
 	}
 	return g, s.warm(ctx, q, list)
@@ -235,7 +236,7 @@ func (a *answer) unread(rd *roomDelta, g *gathered) error {
 		return err
 	}
 	u, err := a.s.counts.of(a.ctx, place{
-		room: rd.room, view: rd.view, user: a.d.user, joined: member[0], own: g.own[rd.Room], upTo: a.d.upTo.position,
+		room: rd.room, view: rd.view, user: a.d.user, joined: member[0], own: g.own[rd.Room], judged: g.judged[rd.Room], upTo: a.d.upTo.position,
 	})
 	if err != nil {
 		return err

@@ -2,13 +2,10 @@ package syncapi
 
 import (
 	"github.com/teahouse-chat/teahouse/internal/db"
-	"github.com/teahouse-chat/teahouse/internal/matrix"
-	"github.com/teahouse-chat/teahouse/rooms"
 )
 
 // The thread of a receipt is empty if it is unthreaded, "main", or the thread's
-// root. The user of a highlight is empty if it is for the whole room. What is
-// written is the newest message of a user, by thread.
+// root. What is written is the newest message of a user, by thread.
 var _ = db.Schema("syncapi", `
 CREATE TABLE receipts (
 	room_nid  INTEGER NOT NULL,
@@ -41,6 +38,8 @@ CREATE TABLE written (
 	unread    INTEGER NOT NULL,
 	PRIMARY KEY (user_id, room_nid, thread)
 ) {without rowid};
+`, `
+DROP TABLE highlights;
 `)
 
 const selectReceipts = `SELECT room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position FROM receipts `
@@ -63,12 +62,6 @@ var (
 		ON CONFLICT (user_id, room_nid, thread) DO UPDATE SET event_pos = excluded.event_pos, unread = excluded.unread`)
 	writtenBy = db.SQL(`SELECT room_nid, user_id, 'written', thread, '', event_pos, unread, 0, 0 FROM written WHERE user_id = $1`)
 
-	insertHighlight = db.SQL(`INSERT INTO highlights (room_nid, user_id, event_pos, thread, sender, event_nid)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (room_nid, user_id, event_pos) DO NOTHING`)
-	highlightsIn    = db.SQL(`SELECT room_nid, user_id, event_pos, thread, sender, event_nid FROM highlights WHERE room_nid IN {ints $1} ORDER BY event_pos`)
-	clearHighlights = db.SQL(`DELETE FROM highlights WHERE room_nid = $1 AND user_id = $2 AND event_pos <= $3`)
-	clearThread     = db.SQL(`DELETE FROM highlights WHERE room_nid = $1 AND user_id = $2 AND event_pos <= $3 AND thread = $4`)
-
 	// How many events of threads counted as unread up to a position.
 	threadsUnreadAt = db.SQL(`SELECT e.thread, MAX(e.unread) FROM relations r JOIN events e ON e.event_nid = r.event_nid
 		WHERE r.target IN {texts $1} AND r.rel_type = 'm.thread' AND r.position <= $2 GROUP BY e.thread`)
@@ -77,20 +70,4 @@ var (
 func scanReceipt(s db.Scanner) (r Receipt, err error) {
 	err = s.Scan(&r.Room, &r.User, &r.Type, &r.Thread, &r.Event, &r.EventPosition, &r.unread, &r.Timestamp, &r.Position)
 	return r, err
-}
-
-// highlight says that an event should stand out to a user, or to everybody in
-// the room if user is "".
-type highlight struct {
-	room     rooms.RoomNID
-	user     matrix.UserID
-	position int64
-	thread   matrix.EventID // "" for the main timeline
-	sender   matrix.UserID
-	event    int64
-}
-
-func scanHighlight(s db.Scanner) (h highlight, err error) {
-	err = s.Scan(&h.room, &h.user, &h.position, &h.thread, &h.sender, &h.event)
-	return h, err
 }

@@ -53,6 +53,22 @@ type Encryption interface {
 	Changed(change any) []matrix.UserID
 }
 
+// Rules tell what events mean to single users beyond what they mean to all.
+type Rules interface {
+	// Wait returns once the rules were held against everything up to a position.
+	Wait(ctx context.Context, position int64) error
+	// Judged returns what they said about the events of rooms for a user.
+	Judged(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]Judged, error)
+}
+
+// Judged is what the rules of one user said about the events of a room.
+type Judged interface {
+	// Between counts the events of a thread, or of the main timeline if it is "",
+	// above one position and up to another, that notify the user, and those that
+	// stand out among them; from and to are the shared running counts there.
+	Between(thread matrix.EventID, after, from, upTo, to int64) (notifications, highlights int64)
+}
+
 // Sessions tells whether a device's session still stands.
 type Sessions interface {
 	// Live is asked before a request goes to sleep, token being the hash that
@@ -66,6 +82,7 @@ type Deps struct {
 	Rooms      *rooms.Engine
 	Data       AccountData
 	Encryption Encryption // nil: none
+	Rules      Rules      // nil: everybody has the predefined ones
 	Sessions   Sessions   // nil: only EndSession ends open requests
 	Remote     Remote     // nil: there are no other servers
 	Now        func() time.Time

@@ -24,12 +24,15 @@ type writtenKey struct {
 	thread string
 }
 
+// reads tells whether sending the event means that what came before was read.
+func reads(ev *rooms.Stored) bool { return !ev.IsState() || ev.Counted }
+
 // wrote takes note of the newest messages of local users.
 func (s *receipts) wrote(events []*rooms.Stored) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ev := range events {
-		if ev.IsState() || ev.Position <= 0 || !ev.Served() || !s.local(ev.Sender) {
+		if !reads(ev) || ev.Position <= 0 || !ev.Served() || !s.local(ev.Sender) {
 			continue
 		}
 		r := Receipt{

@@ -50,6 +50,20 @@ func (d *Data) IgnoredBy(ctx context.Context, users []matrix.UserID) (map[matrix
 	return found, nil
 }
 
+// Ignoring lists everybody who ignores somebody.
+func (d *Data) Ignoring(ctx context.Context) ([]matrix.UserID, error) {
+	var users []matrix.UserID
+	return users, db.Each(ctx, d.db, selectIgnoring, func(row db.Scanner) error {
+		var user matrix.UserID
+		var content []byte
+		err := row.Scan(&user, &content)
+		if len(parseIgnored(user, content)) > 0 {
+			users = append(users, user)
+		}
+		return err
+	})
+}
+
 // parseIgnored takes whatever a client stored: what is not a list ignores
 // nobody, and nobody ignores themselves.
 func parseIgnored(user matrix.UserID, content []byte) Users {

@@ -39,6 +39,8 @@ var (
 	selectSince   = db.SQL(`SELECT room_id, type, content, position FROM account_data WHERE user_id = $1 AND position > $2 AND position <= $3 ORDER BY position`)
 	selectIgnored = db.SQL(`SELECT user_id, content FROM account_data WHERE user_id IN {texts $1} AND room_id = '' AND type = 'm.ignored_user_list'`)
 
+	selectIgnoring = db.SQL(`SELECT user_id, content FROM account_data WHERE room_id = '' AND type = 'm.ignored_user_list'`)
+
 	eraseContent = db.SQL(`DELETE FROM account_data WHERE user_id = $1`)
 	eraseFilters = db.SQL(`DELETE FROM filters WHERE user_id = $1`)
 	eraseOpenID  = db.SQL(`DELETE FROM openid_tokens WHERE user_id = $1`)

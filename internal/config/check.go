@@ -90,6 +90,7 @@ func (c *Config) check(r *reader) {
 	if c.Metrics.Address != "" {
 		checkAddress(r, "metrics.address", c.Metrics.Address)
 	}
+	oneOf(r, "push.badge", c.Push.Badge, BadgeMessages, BadgeRooms)
 	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(r, "log.format", c.Log.Format, "text", "json")
 }

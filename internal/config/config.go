@@ -42,6 +42,7 @@ type Config struct {
 	Sync               Sync       `yaml:"sync"`
 	Support            Support    `yaml:"support"`
 	Federation         Federation `yaml:"federation"`
+	Push               Push       `yaml:"push"`
 	// Appservices are the registration files of application services.
 	Appservices []string `yaml:"appservices"`
 	Metrics     Metrics  `yaml:"metrics"`
@@ -177,6 +178,17 @@ type Federation struct {
 	VerifyTLS             bool                `yaml:"verify_tls"`
 }
 
+// The numbers that apps may show on their icons.
+const (
+	BadgeMessages = "messages"
+	BadgeRooms    = "rooms"
+)
+
+// Push is how phones are told of what happens.
+type Push struct {
+	Badge string `yaml:"badge"` // what the number on an app's icon counts
+}
+
 // Metrics is the listener of the metrics.
 type Metrics struct {
 	Address string `yaml:"address"` // empty: off
@@ -206,7 +218,8 @@ func Default() *Config {
 			Enabled: true, VerifyTLS: true, Allow: []string{}, Deny: []string{}, Notaries: []matrix.ServerName{},
 			AllowAddresses: []Network{}, DenyAddresses: []Network{},
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Push: Push{Badge: BadgeMessages},
+		Log:  Log{Level: "info", Format: "text"},
 	}
 }
 

@@ -164,13 +164,6 @@ func (s syncData) Filter(ctx context.Context, user matrix.UserID, id string) (js
 	return s.data.RawFilter(ctx, user, id)
 }
 
-// settings lets push keep the account data that shows clients their rules.
-type settings struct{}
-
-func (settings) Put(tx *db.Tx, user matrix.UserID, typ string, content json.RawMessage) error {
-	return data.Put(tx, user, "", typ, content)
-}
-
 // deviceNames tells encryption which devices there are.
 type deviceNames struct{}
 

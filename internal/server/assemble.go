@@ -27,7 +27,7 @@ import (
 )
 
 // assemble makes the features, each after those that it needs, and their routes.
-func (s *Server) assemble(key event.SigningKey) error {
+func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	cfg, deps := s.cfg, s.deps
 	accountData, err := data.New(data.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now,
@@ -49,7 +49,7 @@ func (s *Server) assemble(key event.SigningKey) error {
 	}
 	if s.rooms, err = rooms.New(rooms.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Key: key, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
-		Profiles: profileSource{people}, Policy: policy.Servers{Asker: s.outside.client},
+		Profiles: profileSource{people}, Policy: policy.Servers{Asker: s.outside.client}, Counts: push.Counts,
 	}); err != nil {
 		return err
 	}
@@ -83,10 +83,15 @@ func (s *Server) assemble(key event.SigningKey) error {
 		return err
 	}
 	s.outside.devices = s.encryption
+	read := &reading{}
+	if s.push, err = s.newPush(ctx, accountData, read); err != nil {
+		return err
+	}
 	s.sync = syncapi.New(syncapi.Deps{
-		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Sessions: users, Now: deps.Now, Log: deps.Log,
+		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Rules: verdicts{s.push}, Sessions: users, Now: deps.Now, Log: deps.Log,
 		Remote: s.ephemeral(), Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
 	})
+	read.sync = s.sync
 	s.Accounts.OnLogout(s.sync.EndSession)
 	reports, err := admin.New(admin.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now, Rooms: reportable{s.rooms}, Users: users,
@@ -101,17 +106,13 @@ func (s *Server) assemble(key event.SigningKey) error {
 	if err != nil {
 		return err
 	}
-	rules, err := push.New(push.Deps{DB: s.db, Data: settings{}})
-	if err != nil {
-		return err
-	}
 	outside := spaces.New(spaces.Deps{DB: s.db, Engine: s.rooms, Aliases: aliases, Remote: remote.spaces})
 	reading := history.New(history.Deps{
 		Engine: s.rooms, Ignores: syncData{s.db, accountData}, Remote: s.outside.history(),
 	})
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
-		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, rules,
+		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, s.push,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}
@@ -168,6 +169,9 @@ func (s *Server) hooks(people *profiles.Profiles, accountData *data.Data) accoun
 				return err
 			}
 			if err := s.encryption.Erase(ctx, user); err != nil || !erase {
+				return err
+			}
+			if err := s.push.Erase(ctx, user); err != nil {
 				return err
 			}
 			return accountData.Erase(ctx, user)

@@ -24,6 +24,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/push"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/syncapi"
 )
@@ -63,6 +64,7 @@ type Server struct {
 	worker     sync.WaitGroup
 
 	encryption *encryption.Encryption
+	push       *push.Push
 
 	outside *outside
 }
@@ -89,7 +91,7 @@ func New(ctx context.Context, cfg *config.Config, deps Deps) (*Server, error) {
 	if s.outside, err = s.connect(file); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if err := s.assemble(file.Current); err != nil {
+	if err := s.assemble(ctx, file.Current); err != nil {
 		return nil, errors.Join(err, s.outside.close(), d.Close())
 	}
 	s.background, s.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -126,6 +128,11 @@ func (d *Deps) registerer() prometheus.Registerer {
 // start runs what has to happen beside requests.
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
+	s.worker.Go(func() {
+		if err := s.push.Run(ctx); err != nil {
+			s.deps.Log.Error("notifications are not counted and pushed any more", "error", err)
+		}
+	})
 	s.worker.Go(func() {
 		if err := s.encryption.Resume(ctx); err != nil && ctx.Err() == nil {
 			s.deps.Log.Error("keys of removed devices could not be deleted; the next start tries again", "error", err)

@@ -76,7 +76,7 @@ func (g *Rig) open() {
 	}
 	if g.Engine, err = rooms.New(rooms.Deps{
 		DB: g.DB, ServerName: Server, Key: event.SigningKey{ID: "ed25519:1", Private: private}, Now: g.now, Rand: rand.Reader,
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Counts: func(ev *event.Event, _ func(string) bool) bool { return ev.Type == matrix.TypeMessage },
 	}); err != nil {
 		g.Fatal(err)
 	}
