@@ -79,11 +79,28 @@ func (a *answer) member(name string, events []json.RawMessage) {
 	a.buf = appendEvents(a.buf, events)
 }
 
+// invites are the rooms that the user is invited to, unless they want none.
+// spec: client-server#invite-permission
+func (a *answer) invites() ([]roomDelta, error) {
+	if len(a.d.invited) == 0 {
+		return nil, nil
+	}
+	blocked, err := a.s.Data.BlocksInvites(a.ctx, a.d.user)
+	if blocked {
+		return nil, err
+	}
+	return a.d.invited, err
+}
+
 // rooms appends the rooms; the joined ones come last, so that they can be sent
 // as they are encoded.
 func (a *answer) rooms() error {
 	a.buf = append(a.buf, `,"rooms":{"invite":{`...)
-	if err := a.stripped(a.d.invited, "invite_state"); err != nil {
+	invited, err := a.invites()
+	if err != nil {
+		return err
+	}
+	if err := a.stripped(invited, "invite_state"); err != nil {
 		return err
 	}
 	a.buf = append(a.buf, `},"knock":{`...)

@@ -29,6 +29,8 @@ type AccountData interface {
 	Put(tx *db.Tx, user matrix.UserID, room matrix.RoomID, typ string, content json.RawMessage) error
 	// Ignores tells whom the user ignores. The map is shared and not changed.
 	Ignores(ctx context.Context, user matrix.UserID) (map[matrix.UserID]struct{}, error)
+	// BlocksInvites tells whether the user wants to hear of no invites.
+	BlocksInvites(ctx context.Context, user matrix.UserID) (bool, error)
 	// Changed tells whose account data a change on the stream is about; "" if it
 	// is about something else. It must not block.
 	Changed(change any) matrix.UserID

@@ -105,20 +105,11 @@ type inviteRules struct{ data *data.Data }
 // Allows refuses invitations of users who want none.
 // spec: client-server#minvite_permission_config
 func (r inviteRules) Allows(ctx context.Context, user, _ matrix.UserID) error {
-	raw, err := r.data.Get(ctx, user, "", "m.invite_permission_config")
-	if matrix.HasCode(err, matrix.CodeNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var config struct {
-		Action any `json:"default_action"`
-	}
-	if json.Unmarshal(raw, &config) == nil && config.Action == "block" {
+	blocked, err := r.data.BlocksInvites(ctx, user)
+	if err == nil && blocked {
 		return matrix.NewError(http.StatusForbidden, matrix.CodeInviteBlocked, "%s does not want to be invited to rooms", user)
 	}
-	return nil
+	return err
 }
 
 // syncData gives /sync the account data.
@@ -151,6 +142,10 @@ func (s syncData) Put(tx *db.Tx, user matrix.UserID, room matrix.RoomID, typ str
 
 func (s syncData) Ignores(ctx context.Context, user matrix.UserID) (map[matrix.UserID]struct{}, error) {
 	return s.data.Ignored(ctx, user)
+}
+
+func (s syncData) BlocksInvites(ctx context.Context, user matrix.UserID) (bool, error) {
+	return s.data.BlocksInvites(ctx, user)
 }
 
 func (s syncData) Changed(change any) matrix.UserID {
