@@ -2,7 +2,7 @@
 // rules, and what they say about an event.
 //
 // The predefined rules look at the user in two ways only (is the user mentioned,
-// is the user invited), so that one Judge call gives the verdict for all members
+// is the user invited), so that one call of judge gives the verdict for all members
 // of a room at once; its cost does not grow with the room.
 //
 // Invariants:

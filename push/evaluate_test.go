@@ -113,13 +113,13 @@ func TestPredefinedResults(t *testing.T) {
 			if got := evaluate(&book{}, e, c.room, "@u:x"); got != c.want {
 				t.Errorf("the rules give %+v, want %+v", got, c.want)
 			}
-			if got := effectOf(Judge(e, c.room).For("@u:x")); got != c.want {
+			if got := effectOf(judge(subjectOf(e, c.room)).For("@u:x")); got != c.want {
 				t.Errorf("Judge gives %+v, want %+v", got, c.want)
 			}
-			if got := effectOf(Judge(e, c.room).For("@s:x")); got != nothing {
+			if got := effectOf(judge(subjectOf(e, c.room)).For("@s:x")); got != nothing {
 				t.Errorf("the sender is notified: %+v", got)
 			}
-			if got := Counts(e, c.room.Allowed); got != effectOf(Judge(e, c.room).Common).Notify {
+			if got := Counts(e, c.room.Allowed); got != effectOf(judge(subjectOf(e, c.room)).Common).Notify {
 				t.Errorf("Counts gives %v", got)
 			}
 		})
@@ -144,7 +144,7 @@ func TestJudgeAgreesWithEvaluate(t *testing.T) {
 		typ := rapid.SampledFrom([]string{"m.room.message", "m.room.member", "m.room.tombstone", "m.reaction", "m.room.encrypted", "o.x"}).Draw(t, "type")
 		e := pdu(t, typ, stateKey, rapid.SampledFrom(users).Draw(t, "sender"), content)
 		in := room(rapid.IntRange(1, 3).Draw(t, "members"), rapid.Int64Range(49, 50).Draw(t, "level"))
-		v := Judge(e, in)
+		v := judge(subjectOf(e, in))
 		for _, u := range users {
 			want := evaluate(&book{}, e, in, matrix.UserID(u))
 			if got := effectOf(v.For(matrix.UserID(u))); got != want {
@@ -267,7 +267,7 @@ func BenchmarkJudge(b *testing.B) {
 			in := room(200, 0)
 			b.ReportAllocs()
 			for b.Loop() {
-				Judge(e, in)
+				judge(subjectOf(e, in))
 			}
 		})
 	}

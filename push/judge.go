@@ -75,9 +75,6 @@ func judge(s *subject) *Verdict {
 	return v
 }
 
-// Judge evaluates the predefined rules for everybody at once.
-func Judge(e *event.Event, room RoomInfo) *Verdict { return judge(subjectOf(e, room)) }
-
 func (v *Verdict) differs(user matrix.UserID, r Result) {
 	if user == v.sender {
 		return

@@ -129,11 +129,6 @@ func (d *Deps) registerer() prometheus.Registerer {
 func (s *Server) start(ctx context.Context) {
 	s.worker.Go(func() { s.Accounts.Run(ctx) })
 	s.worker.Go(func() {
-		if err := s.push.Run(ctx); err != nil {
-			s.deps.Log.Error("notifications are not counted and pushed any more", "error", err)
-		}
-	})
-	s.worker.Go(func() {
 		if err := s.encryption.Resume(ctx); err != nil && ctx.Err() == nil {
 			s.deps.Log.Error("keys of removed devices could not be deleted; the next start tries again", "error", err)
 		}
@@ -179,10 +174,16 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 		}
 		listeners, addrs = append(listeners, open), append(addrs, open.Addr())
 	}
-	// Only who serves talks to other servers: a command may run beside a server.
+	// Only who serves talks to other servers and push gateways: a command may run
+	// beside a server.
 	if err := s.outside.start(s.background); err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
+	s.worker.Go(func() {
+		if err := s.push.Run(s.background); err != nil {
+			s.deps.Log.Error("notifications are not counted and pushed any more; restart the server", "error", err)
+		}
+	})
 	s.worker.Go(func() { s.outside.run(s.background) })
 	s.worker.Go(func() { s.encryption.Run(s.background) })
 	if ready != nil {
