@@ -112,6 +112,7 @@ func (p *Push) edit(ctx context.Context, user matrix.UserID, fn func(*book) erro
 	if err := p.Wait(ctx, p.DB.Position()); err != nil {
 		return err
 	}
+	p.ledger.write(p.checkpoint()) // also if the server is killed now
 	return p.DB.Write(ctx, func(tx *db.Tx) error {
 		old, found, err := db.One(ctx, tx, selectBook, scanBook, user)
 		if err != nil {

@@ -1,16 +1,13 @@
 package push
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
-	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
 const (
@@ -24,44 +21,6 @@ const (
 	lookForRetry  = 250 * time.Millisecond
 	retryInternal = 10 * time.Second // after a failure of our own
 )
-
-// note is an event that a user is notified of.
-type note struct {
-	room     rooms.RoomNID
-	event    state.EventNID
-	position int64
-	thread   matrix.EventID
-	result   Result
-	at       time.Time
-}
-
-// sending is what a pusher has to deliver. delivery.mu guards it.
-type sending struct {
-	pending   []note // by position
-	resume    int64  // what came above this position before the server started is to be looked for; 0: nothing
-	stored    int64  // the mark in the database
-	counts    bool   // the badge may have changed
-	badge     int64  // that was sent last
-	refused   int    // how often the first event was
-	notBefore time.Time
-	queued    bool // waits for its gateway
-	busy      bool // is being worked on
-	stopped   bool // the pusher is gone
-}
-
-// mark is the position above which the pusher has something to deliver, 0 if it
-// has nothing.
-func (s *sending) mark() int64 {
-	switch {
-	case s.resume > 0:
-		return s.resume
-	case len(s.pending) > 0:
-		return s.pending[0].position - 1
-	}
-	return 0
-}
-
-func (s *sending) idle() bool { return s.resume == 0 && len(s.pending) == 0 && !s.counts }
 
 // gateway is where pushers of many users lead. One that fails is asked by one
 // request at a time, later and later, and holds up nobody else's.
@@ -82,33 +41,23 @@ type delivery struct {
 	mu       sync.Mutex
 	gateways map[string]*gateway // those with a queue, a request, or failures
 	running  int
-	later    []*pusher                // not to be tried before some time
-	dirty    map[*pusher]struct{}     // whose mark may have changed
-	failing  map[string]struct{}      // gateways whose failures are to be stored
-	known    map[string]storedGateway // what is stored
-	cursor   int64                    // that is stored
-}
-
-// storedGateway is a failing gateway as the database knows it.
-type storedGateway struct {
-	failures int
-	retry    int64 // ms since 1970
+	later    []*pusher            // not to be tried before some time
+	dirty    map[*pusher]struct{} // whose mark may have changed
+	failing  map[string]struct{}  // gateways whose failures are to be stored
 }
 
 func newDelivery(p *Push) *delivery {
-	return &delivery{
-		p: p, gateways: map[string]*gateway{}, dirty: map[*pusher]struct{}{},
-		failing: map[string]struct{}{}, known: map[string]storedGateway{},
-	}
+	return &delivery{p: p, gateways: map[string]*gateway{}, dirty: map[*pusher]struct{}{}, failing: map[string]struct{}{}}
 }
 
 // start begins to deliver, with what was left over when the server stopped.
 func (d *delivery) start(ctx context.Context) {
+	failing := map[string]*gateway{}
 	err := db.Each(ctx, d.p.DB, allGateways, func(s db.Scanner) error {
-		var host string
-		var g storedGateway
-		err := s.Scan(&host, &g.failures, &g.retry)
-		d.known[host] = g
+		g, retry := &gateway{}, int64(0)
+		err := s.Scan(&g.host, &g.failures, &retry)
+		g.retryAt = time.UnixMilli(retry)
+		failing[g.host] = g
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
@@ -116,9 +65,7 @@ func (d *delivery) start(ctx context.Context) {
 	}
 	d.mu.Lock()
 	d.ctx = ctx
-	for host, g := range d.known {
-		d.gateways[host] = &gateway{host: host, failures: g.failures, retryAt: time.UnixMilli(g.retry)}
-	}
+	d.gateways = failing
 	for _, u := range d.p.pushers.all() {
 		d.schedule(u)
 	}
@@ -151,20 +98,6 @@ func (p *Push) offer(user matrix.UserID, n note) {
 		u.add(n)
 		d.dirty[u] = struct{}{}
 		d.schedule(u)
-	}
-}
-
-// add takes an event in, in its order. Of too many the oldest are given up.
-func (s *sending) add(n note) {
-	at, there := slices.BinarySearchFunc(s.pending, n.position, func(n note, position int64) int {
-		return cmp.Compare(n.position, position)
-	})
-	if there {
-		return
-	}
-	s.pending = slices.Insert(slices.Clone(s.pending), at, n)
-	if len(s.pending) > maxPending {
-		s.pending, s.refused = s.pending[len(s.pending)-maxPending:], 0
 	}
 }
 
@@ -244,7 +177,12 @@ func (d *delivery) kick() {
 		u.queued = false
 		d.schedule(u)
 	}
-	for _, g := range d.gateways {
+	for host, g := range d.gateways {
+		if len(g.queue) == 0 && g.running == 0 && now.Sub(g.retryAt) > maxAge { // nobody wants it any more
+			delete(d.gateways, host)
+			d.failing[host] = struct{}{}
+			continue
+		}
 		d.spawn(g)
 	}
 }
@@ -268,11 +206,12 @@ func (d *delivery) work(g *gateway) {
 			continue
 		}
 		u.busy = true
+		failures := g.failures
 		d.mu.Unlock()
 		out := d.p.send(d.ctx, u)
 		d.mu.Lock()
 		u.busy = false
-		d.settle(g, u, out)
+		d.settle(g, u, out, failures)
 		d.schedule(u)
 		if g.failures > 0 {
 			return // not before the next try is due
@@ -300,20 +239,26 @@ const (
 	broken   // by our own fault
 )
 
-// settle takes over what became of a request; d.mu is held.
-func (d *delivery) settle(g *gateway, u *pusher, out outcome) {
+// settle takes over what became of a request that began after so many failures;
+// those of requests at the same time count once. d.mu is held.
+func (d *delivery) settle(g *gateway, u *pusher, out outcome, failures int) {
 	if d.ctx.Err() != nil {
 		return // ended by us: tried again after the next start
 	}
 	now := d.p.Now()
 	switch out.kind {
 	case failed:
+		u.counts = u.counts || out.note == 0
+		if g.failures != failures {
+			return
+		}
 		g.failures++
 		g.retryAt = now.Add(max(retryAfter(g.failures), min(out.after, lastRetry)))
 		d.failing[g.host] = struct{}{}
 		d.p.Log.Info("a push gateway fails", "gateway", g.host, "failures", g.failures, "error", out.err)
 		return
 	case broken:
+		u.counts = u.counts || out.note == 0
 		u.notBefore = now.Add(retryInternal)
 		d.p.Log.Error("a notification could not be made", "user", u.user, "error", out.err)
 		return
@@ -332,12 +277,12 @@ func (d *delivery) settle(g *gateway, u *pusher, out outcome) {
 		u.badge = out.badge
 	case refused:
 		d.p.Log.Info("a push gateway refuses a notification", "gateway", g.host, "user", u.user, "error", out.err)
+		if out.note == 0 {
+			return // the next notification has the badge, too
+		}
 		if u.refused++; u.refused < maxRefused {
 			u.notBefore = now.Add(retryAfter(4 * u.refused))
 			return
-		}
-		if out.note == 0 {
-			u.counts = false
 		}
 		u.done(out.note)
 	case rejected:
@@ -350,60 +295,7 @@ func (d *delivery) settle(g *gateway, u *pusher, out outcome) {
 	}
 }
 
-// done takes away what was delivered or given up.
-func (s *sending) done(position int64) {
-	s.refused = 0
-	s.pending = slices.DeleteFunc(slices.Clone(s.pending), func(n note) bool { return n.position == position })
-}
-
 // retryAfter is how long to wait after so many failures in a row.
 func retryAfter(failures int) time.Duration {
 	return min(firstRetry<<min(failures-1, 20), lastRetry)
-}
-
-// checkpoint is the write that stores how far the follower has come and what
-// pushers still have to deliver of it. The follower stands still meanwhile.
-func (p *Push) checkpoint() func(tx *db.Tx) error {
-	d := p.delivery
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	position := p.follower.judged.Load()
-	marks := map[int64]int64{}
-	for u := range d.dirty {
-		if m := u.mark(); m != u.stored && !u.stopped {
-			marks[u.nid], u.stored = m, m
-		}
-	}
-	clear(d.dirty)
-	gateways := map[string]storedGateway{}
-	for host := range d.failing {
-		g := storedGateway{}
-		if now := d.gateways[host]; now != nil && now.failures > 0 {
-			g = storedGateway{now.failures, now.retryAt.UnixMilli()}
-		}
-		gateways[host] = g
-	}
-	clear(d.failing)
-	return func(tx *db.Tx) error {
-		if err := tx.Exec(upsertCursor, position); err != nil {
-			return err
-		}
-		for nid, m := range marks {
-			if err := tx.Exec(pusherPending, m, nid); err != nil {
-				return err
-			}
-		}
-		for host, g := range gateways {
-			var err error
-			if g.failures == 0 {
-				err = tx.Exec(deleteGateway, host)
-			} else {
-				err = tx.Exec(upsertGateway, host, g.failures, g.retry)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }

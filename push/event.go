@@ -52,7 +52,7 @@ func (f *follower) event(ctx context.Context, in sight, ev *rooms.Stored) error 
 		return err
 	}
 	out := &found{room: ev.Room, thread: ev.Thread}
-	row := highlightRow{room: ev.Room, position: ev.Position, event: ev.NID, thread: ev.Thread, sender: ev.Sender, ts: ev.OriginServerTS}
+	row := highlightRow{room: ev.Room, position: ev.Position, event: ev.NID, thread: ev.Thread, sender: ev.Sender, ts: f.p.Now().UnixMilli()}
 	if v.Common.Highlight {
 		row.kind = kindOf(ev.Counted)
 		out.highlights = append(out.highlights, row)

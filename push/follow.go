@@ -16,8 +16,10 @@ const (
 	// maxQueue bounds the commits that wait to be looked at; if there are more,
 	// the follower reads them from the database.
 	maxQueue = 10_000
-	// checkpoints are how often the follower's position is stored.
-	checkpoints = 5 * time.Second
+	// checkpoints are how often the follower's position is stored, housekeeping is
+	// how often old rows are removed.
+	checkpoints  = 5 * time.Second
+	housekeeping = time.Hour
 	// maxWait bounds how long anybody waits for the follower: late counts are
 	// better than none.
 	maxWait = 5 * time.Second
@@ -133,17 +135,21 @@ func (f *follower) advance(position int64) {
 
 // run follows until ctx ends.
 func (f *follower) run(ctx context.Context) error {
-	if err := f.begin(ctx); err != nil {
+	if err := f.insist(ctx, func() error { return f.begin(ctx) }); err != nil {
 		return err
 	}
-	tick := time.NewTicker(checkpoints)
+	f.p.ledger.prune(f.p.Now())
+	tick, hourly := time.NewTicker(checkpoints), time.NewTicker(housekeeping)
 	defer tick.Stop()
+	defer hourly.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			f.p.ledger.write(f.p.checkpoint())
+		case <-hourly.C:
+			f.p.ledger.prune(f.p.Now())
 		case <-f.wake:
 			if err := f.drain(ctx); err != nil {
 				return err
@@ -197,14 +203,14 @@ func (f *follower) drain(ctx context.Context) error {
 	f.mu.Unlock()
 	if lost > 0 {
 		f.forget()
-		if err := f.catchUp(ctx, lost); err != nil {
+		if err := f.insist(ctx, func() error { return f.catchUp(ctx, lost) }); err != nil {
 			return err
 		}
 		f.advance(lost)
 	}
 	for _, b := range queue {
 		for _, change := range b.Changes {
-			if err := f.change(ctx, change); err != nil {
+			if err := f.insist(ctx, func() error { return f.take(ctx, change) }); err != nil {
 				return err
 			}
 		}
@@ -213,15 +219,15 @@ func (f *follower) drain(ctx context.Context) error {
 	return nil
 }
 
-// change goes through one change. If that fails, it is tried again, as its
-// failure can only be the database's.
-func (f *follower) change(ctx context.Context, change any) error {
+// insist does something until it works or ctx ends, as its failure can only be the
+// database's.
+func (f *follower) insist(ctx context.Context, do func() error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		err := f.take(ctx, change)
+		err := do()
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.p.Log.Error("an event could not be held against push rules; trying again", "error", err)
+		f.p.Log.Error("events could not be held against push rules; trying again", "error", err)
 		f.forget()
 		select {
 		case <-time.After(wait):
@@ -231,6 +237,7 @@ func (f *follower) change(ctx context.Context, change any) error {
 	}
 }
 
+// take goes through one change.
 func (f *follower) take(ctx context.Context, change any) error {
 	switch c := change.(type) {
 	case *rooms.Committed:
@@ -258,7 +265,10 @@ func (f *follower) others(ctx context.Context, change any) error {
 		return f.watchEverywhere(ctx, user)
 	}
 	if r, ok := f.p.Reading.Read(change); ok {
-		f.p.ledger.seen(r.User, r.Room, r.All, r.Thread, r.Position)
+		f.p.ledger.seen(r)
+		if _, ok := f.custom[r.User]; ok {
+			f.p.ledger.trim(r)
+		}
 		f.p.readOn(r.User, r.Room)
 		return nil
 	}

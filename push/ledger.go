@@ -2,9 +2,9 @@ package push
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -31,7 +31,7 @@ type highlightRow struct {
 	thread   matrix.EventID
 	sender   matrix.UserID
 	kind     highlightKind
-	ts       int64 // of the event; not read back
+	ts       int64 // when it was found, ms since 1970; not read back
 }
 
 // redacted is an event that lost its content after it was counted.
@@ -41,28 +41,6 @@ type redacted struct {
 	common   int64 // shared running count, the event included
 	counted  bool  // is in it
 }
-
-// roomNotes is what was found about the events of a room for all its members.
-type roomNotes struct {
-	loaded   bool
-	all      []highlightRow // that stand out to everybody, by position
-	redacted []redacted     // by position
-	gone     map[int64]struct{}
-}
-
-// userNotes is what was found about events for one user.
-type userNotes struct {
-	loaded     bool
-	highlights map[rooms.RoomNID][]highlightRow // unseen, by position
-	lines      map[rooms.RoomNID]map[matrix.EventID]line
-	gone       map[rooms.RoomNID]map[int64]struct{} // redacted while this was being loaded
-}
-
-// What is kept in memory; what goes beyond is dropped as a whole.
-const (
-	roomNotesKept = 20_000
-	userNotesKept = 10_000
-)
 
 // ledger keeps what the shared running counts do not say: which events stand out
 // to whom, how the counts of users with rules of their own go, and which events
@@ -183,193 +161,88 @@ func (f *found) store(tx *db.Tx) error {
 	return nil
 }
 
-// seen takes note that a user has read a thread of a room, or with every all of
-// its threads, up to a position.
-func (l *ledger) seen(user matrix.UserID, room rooms.RoomNID, every bool, thread matrix.EventID, position int64) {
+// seen takes note of what a user has read.
+func (l *ledger) seen(r Receipt) {
 	l.mu.Lock()
-	n := l.users[user]
+	n := l.users[r.User]
+	idle := n != nil && n.loaded // and nothing found to mark
 	if n != nil {
-		read := func(h highlightRow) bool { return h.position <= position && (every || h.thread == thread) }
-		if list, ok := n.highlights[room]; ok {
-			n.highlights[room] = slices.DeleteFunc(slices.Clone(list), read)
+		left := slices.DeleteFunc(slices.Clone(n.highlights[r.Room]), func(h highlightRow) bool {
+			return h.position <= r.Position && (r.All || h.thread == r.Thread)
+		})
+		if len(left) < len(n.highlights[r.Room]) {
+			n.highlights[r.Room], idle = left, false
 		}
 	}
 	l.mu.Unlock()
+	if idle {
+		return
+	}
 	l.write(func(tx *db.Tx) error {
-		if every {
-			return tx.Exec(seeHighlights, user, room, position)
+		if r.All {
+			return tx.Exec(seeHighlights, r.User, r.Room, r.Position)
 		}
-		return tx.Exec(seeThread, user, room, position, thread)
+		return tx.Exec(seeThread, r.User, r.Room, r.Position, r.Thread)
 	})
 }
 
-// room and user make the entry of what is about to be loaded, so that whatever is
-// found from then on is in it.
-func (l *ledger) room(nid rooms.RoomNID) (*roomNotes, bool) {
-	n := l.rooms[nid]
-	if n == nil {
-		if len(l.rooms) >= roomNotesKept {
-			clear(l.rooms)
-		}
-		n = &roomNotes{gone: map[int64]struct{}{}}
-		l.rooms[nid] = n
-	}
-	return n, n.loaded
-}
-
-func (l *ledger) user(u matrix.UserID) (*userNotes, bool) {
-	n := l.users[u]
-	if n == nil {
-		if len(l.users) >= userNotesKept {
-			clear(l.users)
-		}
-		n = &userNotes{
-			highlights: map[rooms.RoomNID][]highlightRow{}, lines: map[rooms.RoomNID]map[matrix.EventID]line{}, gone: map[rooms.RoomNID]map[int64]struct{}{},
-		}
-		l.users[u] = n
-	}
-	return n, n.loaded
-}
-
-// of returns what is known beyond the running counts for a user in rooms.
-func (l *ledger) of(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]*Judged, error) {
-	if err := l.loadRooms(ctx, in); err != nil {
-		return nil, err
-	}
-	if err := l.loadUser(ctx, user); err != nil {
-		return nil, err
-	}
+// trim drops the bends of lines that nobody asks for any more: of what was read,
+// the last one says where the rest begins.
+func (l *ledger) trim(r Receipt) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	own, _ := l.user(user)
-	all := make(map[rooms.RoomNID]*Judged, len(in))
-	for _, nid := range in {
-		n, _ := l.room(nid)
-		j := &Judged{user: user, own: own.highlights[nid], all: n.all, redacted: n.redacted}
-		if lines := own.lines[nid]; len(lines) > 0 {
-			j.lines = maps.Clone(lines)
-		}
-		all[nid] = j
-	}
-	return all, nil
-}
-
-func (l *ledger) loadRooms(ctx context.Context, in []rooms.RoomNID) error {
-	var cold []rooms.RoomNID
-	l.mu.Lock()
-	for _, nid := range in {
-		if _, loaded := l.room(nid); !loaded {
-			cold = append(cold, nid)
-		}
-	}
-	l.mu.Unlock()
-	if len(cold) == 0 {
-		return nil
-	}
-	if err := l.settle(ctx); err != nil {
-		return err
-	}
-	all, err := db.All(ctx, l.db, highlightsOfAll, scanHighlight, cold)
-	if err != nil {
-		return err
-	}
-	gone := map[rooms.RoomNID][]redacted{}
-	err = db.Each(ctx, l.db, redactedIn, func(s db.Scanner) error {
-		var nid rooms.RoomNID
-		var r redacted
-		err := s.Scan(&nid, &r.position, &r.thread, &r.common, &r.counted)
-		gone[nid] = append(gone[nid], r)
-		return err
-	}, cold)
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, nid := range cold {
-		n, loaded := l.room(nid)
-		if loaded {
-			continue
-		}
-		for _, h := range all {
-			if _, ok := n.gone[h.position]; h.room == nid && !ok {
-				n.all = append(n.all, h)
+	n := l.users[r.User]
+	idle := n != nil && n.loaded // and nothing found to drop
+	if n != nil {
+		for thread, bends := range n.lines[r.Room] {
+			if i := bends.index(r.Position); i > 0 && (r.All || thread == r.Thread) {
+				n.lines[r.Room][thread], idle = bends[i:], false
 			}
 		}
-		n.all = sortedHighlights(n.all)
-		n.redacted = append(gone[nid], n.redacted...)
-		slices.SortFunc(n.redacted, func(a, b redacted) int { return int(a.position - b.position) })
-		n.redacted = slices.CompactFunc(n.redacted, func(a, b redacted) bool { return a.position == b.position })
-		n.loaded, n.gone = true, nil
 	}
-	return nil
-}
-
-// withHighlight adds to a list that others may be reading; h may be there already.
-func withHighlight(list []highlightRow, h highlightRow) []highlightRow {
-	if n := len(list); n > 0 && list[n-1].position >= h.position {
-		if slices.ContainsFunc(list, func(old highlightRow) bool { return old.position == h.position }) {
-			return list
-		}
-		return sortedHighlights(append(slices.Clone(list), h))
-	}
-	return append(list, h)
-}
-
-func sortedHighlights(list []highlightRow) []highlightRow {
-	slices.SortFunc(list, func(a, b highlightRow) int { return int(a.position - b.position) })
-	return slices.CompactFunc(list, func(a, b highlightRow) bool { return a.position == b.position })
-}
-
-func (l *ledger) loadUser(ctx context.Context, user matrix.UserID) error {
-	l.mu.Lock()
-	_, loaded := l.user(user)
 	l.mu.Unlock()
-	if loaded {
-		return nil
+	if idle {
+		return
 	}
-	if err := l.settle(ctx); err != nil {
-		return err
-	}
-	highlights, err := db.All(ctx, l.db, highlightsOf, scanHighlight, user)
-	if err != nil {
-		return err
-	}
-	bends, err := db.All(ctx, l.db, linesOf, scanBend, user)
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n, loaded := l.user(user)
-	if loaded {
-		return nil
-	}
-	for _, h := range highlights {
-		if _, ok := n.gone[h.room][h.position]; !ok {
-			n.highlights[h.room] = append(n.highlights[h.room], h)
+	l.write(func(tx *db.Tx) error {
+		if r.All {
+			return tx.Exec(trimLines, r.User, r.Room, r.Position)
 		}
-	}
-	for nid, list := range n.highlights {
-		n.highlights[nid] = sortedHighlights(list)
-	}
-	for _, b := range bends {
-		n.bend(b.room, b.thread, b.bend)
-	}
-	n.loaded, n.gone = true, nil
-	return nil
+		return tx.Exec(trimLine, r.User, r.Room, r.Position, r.Thread)
+	})
 }
 
-// bend adds a bend to a line, which may be there already.
-func (n *userNotes) bend(room rooms.RoomNID, thread matrix.EventID, b bend) {
-	if n.lines[room] == nil {
-		n.lines[room] = map[matrix.EventID]line{}
+// left drops what was found for a user in a room that they left: if they come
+// back, everything from before is read.
+func (l *ledger) left(user matrix.UserID, room rooms.RoomNID) {
+	l.mu.Lock()
+	if n := l.users[user]; n != nil && n.loaded {
+		delete(n.highlights, room)
+		delete(n.lines, room)
+	} else {
+		delete(l.users, user) // whoever loads it finds it gone, and begins again
 	}
-	l := n.lines[room][thread]
-	at, there := slices.BinarySearchFunc(l, b.position, func(b bend, position int64) int { return int(b.position - position) })
-	if !there {
-		n.lines[room][thread] = slices.Insert(slices.Clone(l), at, b)
-	}
+	l.mu.Unlock()
+	l.write(func(tx *db.Tx) error {
+		if err := tx.Exec(leaveHighlights, user, room); err != nil {
+			return err
+		}
+		return tx.Exec(leaveLines, user, room)
+	})
+}
+
+const (
+	// highlightsKept is how long what stood out is kept once it was read: as long
+	// as notifications are listed.
+	highlightsKept = notificationsKept
+	// unseenKept is how long what stands out waits for being read.
+	unseenKept = 365 * 24 * time.Hour
+)
+
+// prune drops highlights that are too old, whoever reads them.
+func (l *ledger) prune(now time.Time) {
+	l.write(func(tx *db.Tx) error {
+		return tx.Exec(pruneHighlights, now.Add(-highlightsKept).UnixMilli(), now.Add(-unseenKept).UnixMilli())
+	})
 }
 
 // bendRow is a bend as it is stored.
@@ -383,56 +256,4 @@ type bendRow struct {
 func scanBend(s db.Scanner) (b bendRow, err error) {
 	err = s.Scan(&b.user, &b.room, &b.thread, &b.position, &b.common, &b.own, &b.follows)
 	return b, err
-}
-
-// Judged returns what is known of rooms' events for a user beyond the shared
-// running counts.
-func (p *Push) Judged(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]*Judged, error) {
-	return p.ledger.of(ctx, user, in)
-}
-
-// Judged is what is known of a room's events for one user beyond the shared
-// running counts. It never changes.
-type Judged struct {
-	user     matrix.UserID
-	own, all []highlightRow
-	redacted []redacted
-	lines    map[matrix.EventID]line
-}
-
-// Between counts the events of a thread, or of the main timeline if it is "",
-// that notify the user above one position and up to another, and those that
-// stand out among them; from and to are the shared running counts there.
-func (j *Judged) Between(thread matrix.EventID, after, from, upTo, to int64) (notifications, highlights int64) {
-	l := j.lines[thread]
-	notifications = l.between(after, from, upTo, to)
-	for i := len(j.redacted) - 1; i >= 0 && j.redacted[i].position > after; i-- {
-		if r := j.redacted[i]; r.thread == thread && r.position <= upTo && l.counted(r.position, r.common, r.counted) {
-			notifications--
-		}
-	}
-	own := map[int64]highlightKind{}
-	for i := len(j.own) - 1; i >= 0 && j.own[i].position > after; i-- {
-		h := j.own[i]
-		if h.thread != thread || h.position > upTo {
-			continue
-		}
-		own[h.position] = h.kind
-		if h.kind != plainTo {
-			highlights++
-		}
-		if h.kind == addsTo {
-			notifications++
-		}
-	}
-	for i := len(j.all) - 1; i >= 0 && j.all[i].position > after; i-- {
-		h := j.all[i]
-		if _, said := own[h.position]; h.thread == thread && h.position <= upTo && h.sender != j.user && !said {
-			highlights++
-			if h.kind == addsTo {
-				notifications++
-			}
-		}
-	}
-	return max(notifications, 0), highlights
 }

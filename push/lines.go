@@ -28,11 +28,16 @@ type line []bend
 // last is the last bend up to a position; before the first bend, a line that
 // goes along with the shared count.
 func (l line) last(position int64) bend {
-	i := sort.Search(len(l), func(i int) bool { return l[i].position > position })
-	if i == 0 {
+	i := l.index(position)
+	if i < 0 {
 		return bend{follows: true}
 	}
-	return l[i-1]
+	return l[i]
+}
+
+// index is the place of the last bend up to a position, -1 if there is none.
+func (l line) index(position int64) int {
+	return sort.Search(len(l), func(i int) bool { return l[i].position > position }) - 1
 }
 
 // between is how many events notify the user above one position and up to

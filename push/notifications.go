@@ -140,10 +140,15 @@ func (p *Push) notified(ctx context.Context, user matrix.UserID, q scan) ([]noti
 		return nil, 0, err
 	}
 	var list []notification
+	oldest := p.Now().Add(-notificationsKept).UnixMilli()
 	for ; q.budget > 0; q.budget-- {
-		r, ev, err := p.newest(ctx, readers)
+		r, ev, err := p.newest(ctx, readers, oldest)
 		if err != nil || ev == nil {
 			return list, 0, err
+		}
+		q.below = ev.Position
+		if ev.OriginServerTS < oldest {
+			continue
 		}
 		result, err := p.verdict(ctx, r.room, ev, who)
 		if err != nil {
@@ -153,9 +158,8 @@ func (p *Push) notified(ctx context.Context, user matrix.UserID, q scan) ([]noti
 			list = append(list, notification{r.room, ev, result})
 		}
 		if len(list) == q.limit {
-			return list, ev.Position, nil
+			break
 		}
-		q.below = ev.Position
 	}
 	return list, q.below, nil
 }
@@ -206,9 +210,10 @@ func (p *Push) readers(ctx context.Context, user matrix.UserID, q scan) ([]*read
 	return list, nil
 }
 
-// newest takes the newest event of all readers; nil if there is none.
-func (p *Push) newest(ctx context.Context, readers []*reader) (*reader, *rooms.Stored, error) {
-	oldest := p.Now().Add(-notificationsKept).UnixMilli()
+// newest takes the newest event of all readers; nil if there is none. A room of
+// which a whole page is older than what is listed is left; the times of single
+// events mean less, as their senders make them.
+func (p *Push) newest(ctx context.Context, readers []*reader, oldest int64) (*reader, *rooms.Stored, error) {
 	for {
 		var first *reader
 		for _, r := range readers {
@@ -219,30 +224,32 @@ func (p *Push) newest(ctx context.Context, readers []*reader) (*reader, *rooms.S
 		if first == nil {
 			return nil, nil, nil
 		}
-		if len(first.events) == 0 {
-			events, err := p.Rooms.Timeline(ctx, rooms.TimelineQuery{
-				Room: first.room, From: first.next + 1, To: first.above, Backwards: true, Limit: page,
-			})
-			if err != nil {
-				return nil, nil, err
-			}
-			if len(events) == 0 || events[0].OriginServerTS < oldest {
-				first.next = first.above
-				continue
-			}
-			first.events, first.next = events, events[0].Position
+		if len(first.events) > 0 {
+			return first, first.take(), nil
+		}
+		events, err := p.Rooms.Timeline(ctx, rooms.TimelineQuery{
+			Room: first.room, From: first.next + 1, To: first.above, Backwards: true, Limit: page,
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if !slices.ContainsFunc(events, func(ev *rooms.Stored) bool { return ev.OriginServerTS >= oldest }) {
+			first.next = first.above
 			continue
 		}
-		ev := first.events[0]
-		first.events = first.events[1:]
-		first.next = ev.Position - 1
-		if len(first.events) > 0 {
-			first.next = first.events[0].Position
-		}
-		if ev.OriginServerTS >= oldest {
-			return first, ev, nil
-		}
+		first.events, first.next = events, events[0].Position
 	}
+}
+
+// take takes the next event of those that were read.
+func (r *reader) take() *rooms.Stored {
+	ev := r.events[0]
+	r.events = r.events[1:]
+	r.next = ev.Position - 1
+	if len(r.events) > 0 {
+		r.next = r.events[0].Position
+	}
+	return ev
 }
 
 // standOut is notified for events that stand out, which are known.

@@ -138,9 +138,6 @@ func (p *Push) concerns(change any) bool {
 	return ok
 }
 
-// housekeeping is how often old rows are looked for.
-const housekeeping = time.Hour
-
 // Run counts and pushes until ctx ends.
 func (p *Push) Run(ctx context.Context) error {
 	p.delivery.start(ctx)

@@ -46,7 +46,7 @@ func (g *rig) run() {
 	g.stop = func() { cancel(); <-done }
 }
 
-// nobody ignores, reads or logs out.
+// nobody ignores or logs out; who reads says so by a Receipt on the stream.
 type nobody struct{}
 
 func (nobody) Ignored(context.Context, []matrix.UserID) (map[matrix.UserID]map[matrix.UserID]struct{}, error) {
@@ -55,7 +55,7 @@ func (nobody) Ignored(context.Context, []matrix.UserID) (map[matrix.UserID]map[m
 func (nobody) Ignoring(context.Context) ([]matrix.UserID, error)          { return nil, nil }
 func (nobody) IgnoresOthers(any) (matrix.UserID, bool)                    { return "", false }
 func (nobody) BlocksInvites(context.Context, matrix.UserID) (bool, error) { return false, nil }
-func (nobody) Read(any) (Receipt, bool)                                   { return Receipt{}, false }
+func (nobody) Read(change any) (Receipt, bool)                            { r, ok := change.(Receipt); return r, ok }
 func (nobody) Ended(any) (matrix.UserID, []matrix.DeviceID, bool)         { return "", nil, false }
 func (nobody) Unread(context.Context, matrix.UserID, []rooms.RoomNID) (map[rooms.RoomNID]int64, error) {
 	return nil, nil

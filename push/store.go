@@ -68,8 +68,9 @@ CREATE TABLE push_gateways (
 `)
 
 // A pusher is pending from the position below the first event that it has not
-// delivered; 0 if there is none. The user of a highlight is empty if it is everybody's in the room. Seen ones
-// are kept for a while, for the list of notifications.
+// delivered; 0 if there is none. The user of a highlight is empty if it is
+// everybody's in the room. Seen ones are kept for a while, for the list of
+// notifications.
 
 var (
 	selectBook  = db.SQL(`SELECT book FROM push_rules WHERE user_id = $1`)
@@ -99,7 +100,10 @@ var (
 		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_id, room_nid, thread, event_pos) DO NOTHING`)
 	linesOf   = db.SQL(`SELECT user_id, room_nid, thread, event_pos, common, own, follows FROM push_lines WHERE user_id = $1 ORDER BY event_pos`)
 	linesIn   = db.SQL(`SELECT user_id, room_nid, thread, event_pos, common, own, follows FROM push_lines WHERE room_nid = $1 ORDER BY event_pos`)
-	pruneLine = db.SQL(`DELETE FROM push_lines WHERE user_id = $1 AND room_nid = $2 AND thread = $3 AND event_pos < $4`)
+	trimLines = db.SQL(`DELETE FROM push_lines WHERE user_id = $1 AND room_nid = $2 AND event_pos < (SELECT MAX(l.event_pos) FROM push_lines l
+		WHERE l.user_id = $1 AND l.room_nid = $2 AND l.thread = push_lines.thread AND l.event_pos <= $3)`)
+	trimLine = db.SQL(`DELETE FROM push_lines WHERE user_id = $1 AND room_nid = $2 AND thread = $4 AND event_pos < (SELECT MAX(l.event_pos) FROM push_lines l
+		WHERE l.user_id = $1 AND l.room_nid = $2 AND l.thread = $4 AND l.event_pos <= $3)`)
 
 	selectCursor = db.SQL(`SELECT position FROM push_cursor WHERE id = 1`)
 	upsertCursor = db.SQL(`INSERT INTO push_cursor (id, position) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET position = excluded.position`)
@@ -114,6 +118,8 @@ var (
 		ON CONFLICT (host) DO UPDATE SET failures = excluded.failures, retry_ts = excluded.retry_ts`)
 	deleteGateway = db.SQL(`DELETE FROM push_gateways WHERE host = $1`)
 
+	leaveHighlights = db.SQL(`DELETE FROM push_highlights WHERE user_id = $1 AND room_nid = $2`)
+	leaveLines      = db.SQL(`DELETE FROM push_lines WHERE user_id = $1 AND room_nid = $2`)
 	eraseHighlights = db.SQL(`DELETE FROM push_highlights WHERE user_id = $1`)
 	eraseLines      = db.SQL(`DELETE FROM push_lines WHERE user_id = $1`)
 

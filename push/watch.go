@@ -145,6 +145,7 @@ func (f *follower) moved(ctx context.Context, r *rooms.Room, moves []rooms.Local
 		case !r.IsLocalMember(m.User):
 			if m.Event == nil || m.Event.Membership() != matrix.MembershipInvite {
 				f.p.readOn(m.User, r.NID) // nothing is unread in a room that was left
+				f.p.ledger.left(m.User, r.NID)
 			}
 			if w != nil {
 				delete(w.users, m.User)

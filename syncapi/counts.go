@@ -84,6 +84,7 @@ func (c *counts) extend(ev *rooms.Stored) {
 
 // judged reads, in bulk, what the rules say about rooms beyond the running
 // counts. It waits until the rules were held against all events up to a position.
+// What was read is forgotten there, so receipts are to be looked at afterwards.
 func (c *counts) judged(ctx context.Context, user matrix.UserID, in []rooms.RoomNID, upTo int64) (map[rooms.RoomNID]Judged, error) {
 	if c.rules == nil || len(in) == 0 {
 		return nil, nil

@@ -47,10 +47,10 @@ func (s *Service) gather(ctx context.Context, q *syncRequest, d *delta, list []r
 			g.receipts[nid] = list
 		}
 	}
-	if g.own, err = s.receipts.of(ctx, d.user, all); err != nil {
+	if g.judged, err = s.counts.judged(ctx, d.user, all, d.upTo.position); err != nil {
 		return nil, err
 	}
-	if g.judged, err = s.counts.judged(ctx, d.user, all, d.upTo.position); err != nil {
+	if g.own, err = s.receipts.of(ctx, d.user, all); err != nil {
 		return nil, err
 	}
 	return g, s.warm(ctx, q, list)

@@ -2,6 +2,7 @@ package syncapi
 
 import (
 	"context"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
@@ -11,18 +12,12 @@ import (
 // Unread tells how many events a local user has not read in each of the rooms
 // that the user is joined to; rooms without any are left out.
 func (s *Service) Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]int64, error) {
-	upTo := s.DB.Position()
-	places, err := s.places(ctx, user, in, upTo)
-	if err != nil {
-		return nil, err
-	}
-	judged, err := s.counts.judged(ctx, user, in, upTo)
+	places, err := s.places(ctx, user, in, s.DB.Position())
 	if err != nil {
 		return nil, err
 	}
 	all := map[rooms.RoomNID]int64{}
 	for _, p := range places {
-		p.judged = judged[p.room.NID]
 		u, err := s.counts.of(ctx, p)
 		if err != nil {
 			return nil, err
@@ -40,6 +35,10 @@ func (s *Service) Unread(ctx context.Context, user matrix.UserID, in []rooms.Roo
 
 // places are where a user stands in those of the rooms that they are joined to.
 func (s *Service) places(ctx context.Context, user matrix.UserID, in []rooms.RoomNID, upTo int64) ([]place, error) {
+	judged, err := s.counts.judged(ctx, user, in, upTo)
+	if err != nil {
+		return nil, err
+	}
 	own, err := s.receipts.of(ctx, user, in)
 	if err != nil {
 		return nil, err
@@ -54,21 +53,22 @@ func (s *Service) places(ctx context.Context, user matrix.UserID, in []rooms.Roo
 			joined[m.Room] = m.Event
 		}
 	}
-	var list []place
-	for _, nid := range in {
-		event, ok := joined[nid]
-		if !ok {
-			continue
-		}
+	in = slices.DeleteFunc(slices.Clone(in), func(nid rooms.RoomNID) bool { _, ok := joined[nid]; return !ok })
+	events := make([]state.EventNID, len(in))
+	for i, nid := range in {
+		events[i] = joined[nid]
+	}
+	members, err := s.Rooms.Events(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]place, len(in))
+	for i, nid := range in {
 		r, err := s.Rooms.RoomByNID(ctx, nid)
 		if err != nil {
 			return nil, err
 		}
-		member, err := s.Rooms.Events(ctx, []state.EventNID{event})
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, place{room: r, view: r.View(), user: user, joined: member[0], own: own[nid], upTo: upTo})
+		list[i] = place{room: r, view: r.View(), user: user, joined: members[i], own: own[nid], judged: judged[nid], upTo: upTo}
 	}
 	return list, nil
 }
