@@ -168,6 +168,21 @@ func (c *Client) Do(ctx context.Context, r Request) ([]byte, error) {
 // Stream asks a server and gives the body of its answer to be read piece by
 // piece, and closed. Request.Timeout includes the reading.
 func (c *Client) Stream(ctx context.Context, r Request) (io.ReadCloser, error) {
+	reply, err := c.Open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return reply.Body, nil
+}
+
+// Reply is what a server answered with success.
+type Reply struct {
+	Header http.Header
+	Body   io.ReadCloser
+}
+
+// Open is Stream for an answer that is no JSON, so that its header matters.
+func (c *Client) Open(ctx context.Context, r Request) (*Reply, error) {
 	if r.Destination == c.o.Server {
 		return nil, fmt.Errorf("%w: it is this one", ErrNotAllowed)
 	}
@@ -206,7 +221,7 @@ func (c *Client) Stream(ctx context.Context, r Request) (io.ReadCloser, error) {
 		end()
 		return nil, &UnreachableError{r.Destination, err}
 	}
-	return watch(body, cancel, end), nil
+	return &Reply{answer.Header, watch(body, cancel, end)}, nil
 }
 
 var errSlow = errors.New("transport: the answer takes too long")

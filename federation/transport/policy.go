@@ -33,23 +33,8 @@ func (p *Policy) Allows(server matrix.ServerName) bool {
 		return true
 	case p.Closed:
 		return false
-	case listed(p.Deny, server):
+	case server.In(p.Deny):
 		return false
 	}
-	return len(p.Allow) == 0 || listed(p.Allow, server)
-}
-
-func listed(list []string, server matrix.ServerName) bool {
-	name, host := strings.ToLower(string(server)), strings.ToLower(server.Host())
-	for _, pattern := range list {
-		pattern = strings.ToLower(pattern)
-		if below, ok := strings.CutPrefix(pattern, "*"); ok {
-			if strings.HasSuffix(host, below) || strings.HasSuffix(name, below) {
-				return true
-			}
-		} else if pattern == name || pattern == host {
-			return true
-		}
-	}
-	return false
+	return len(p.Allow) == 0 || server.In(p.Allow)
 }

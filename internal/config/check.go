@@ -38,6 +38,9 @@ func (c *Config) complete(dir string) {
 		place(&l.TLS.Key)
 	}
 	place(&c.Federation.CAFile)
+	if !strings.Contains(c.Media.Store, "://") {
+		place(&c.Media.Store)
+	}
 	for i := range c.Appservices {
 		place(&c.Appservices[i])
 	}
@@ -84,6 +87,7 @@ func (c *Config) check(r *reader) {
 	}
 	c.checkSupport(r)
 	c.Federation.check(r)
+	c.Media.check(r)
 	for i, file := range c.Appservices {
 		readable(r, fmt.Sprintf("appservices[%d]", i), file)
 	}
@@ -202,16 +206,20 @@ func (f *Federation) check(r *reader) {
 	if _, err := matrix.ParseServerName(f.Name); f.Name != "" && err != nil {
 		r.bad("federation.name", "%q is not a host with an optional port; use one like matrix.example.org or matrix.example.org:443", f.Name)
 	}
-	for key, list := range map[string][]string{"federation.allow": f.Allow, "federation.deny": f.Deny} {
-		for i, name := range list {
-			if _, err := matrix.ParseServerName(strings.TrimPrefix(name, "*.")); err != nil {
-				r.bad(fmt.Sprintf("%s[%d]", key, i), "%q is not a server name; use example.org, example.org:8448 or *.example.org", name)
-			}
-		}
-	}
+	checkNames(r, "federation.allow", f.Allow)
+	checkNames(r, "federation.deny", f.Deny)
 	for i, name := range f.Notaries {
 		if _, err := matrix.ParseServerName(string(name)); err != nil {
 			r.bad(fmt.Sprintf("federation.notaries[%d]", i), "%q is not a server name; use one like matrix.org", name)
+		}
+	}
+}
+
+// checkNames looks at a list of server names or patterns of them.
+func checkNames(r *reader, key string, list []string) {
+	for i, name := range list {
+		if _, err := matrix.ParseServerName(strings.TrimPrefix(name, "*.")); err != nil {
+			r.bad(fmt.Sprintf("%s[%d]", key, i), "%q is not a server name; use example.org, example.org:8448 or *.example.org", name)
 		}
 	}
 }

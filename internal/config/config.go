@@ -43,6 +43,7 @@ type Config struct {
 	Support            Support    `yaml:"support"`
 	Federation         Federation `yaml:"federation"`
 	Push               Push       `yaml:"push"`
+	Media              Media      `yaml:"media"`
 	// Appservices are the registration files of application services.
 	Appservices []string `yaml:"appservices"`
 	Metrics     Metrics  `yaml:"metrics"`
@@ -218,8 +219,9 @@ func Default() *Config {
 			Enabled: true, VerifyTLS: true, Allow: []string{}, Deny: []string{}, Notaries: []matrix.ServerName{},
 			AllowAddresses: []Network{}, DenyAddresses: []Network{},
 		},
-		Push: Push{Badge: BadgeMessages},
-		Log:  Log{Level: "info", Format: "text"},
+		Push:  Push{Badge: BadgeMessages},
+		Media: defaultMedia(),
+		Log:   Log{Level: "info", Format: "text"},
 	}
 }
 

@@ -98,6 +98,23 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// Sizes read as they are written.
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]Size{"0": 0, "1": 1, "500 KiB": 500 << 10, "100MiB": 100 << 20, "5 GiB": 5 << 30, "2 TiB": 2 << 40} {
+		var s, again Size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%s: %d, %v", text, s, err)
+		}
+		if err := again.UnmarshalText([]byte(s.String())); err != nil || again != s {
+			t.Errorf("%s is written %s", text, s)
+		}
+	}
+	c := mustLoad(t, "server_name: a\nmedia: {store: \"s3://tea/house/\", max_upload: 5 GiB, s3: {endpoint: \"https://s3.example.org\", access_key: a, secret_key: b}}\n")
+	if bucket, prefix, ok := c.Media.Bucket(); bucket != "tea" || prefix != "house" || !ok || c.Media.MaxUpload != 5<<30 {
+		t.Errorf("%+v", c.Media)
+	}
+}
+
 func TestTrial(t *testing.T) {
 	dir := t.TempDir()
 	c, err := Trial(dir, noEnv)
@@ -167,6 +184,15 @@ func TestProblems(t *testing.T) {
 		{"metrics", head + "metrics: {address: localhost}\n", "t.yaml:2: metrics.address: "},
 		{"level", head + "log: {level: loud}\n", `t.yaml:2: log.level: "loud" is not known; use one of debug, info, warn, error`},
 		{"sync", head + "sync: {max_timeline_limit: 0}\n", "t.yaml:2: sync.max_timeline_limit: "},
+		{"size", head + "media: {max_upload: 5 MB}\n", "t.yaml:2: media.max_upload: must be a size like 500 KiB, 100 MiB or 5 GiB"},
+		{"size out of range", head + "media: {max_upload: 9999999999 GiB}\n", "t.yaml:2: media.max_upload: must be a size"},
+		{"no uploads", head + "media: {max_upload: 0}\n", "t.yaml:2: media.max_upload: must be more than 0"},
+		{"store", head + "media: {store: \"ftp://x\"}\n", "t.yaml:2: media.store: \"ftp://x\" is neither a folder nor s3://bucket"},
+		{"bucket", head + "media: {store: \"s3://\"}\n", "t.yaml:2: media.store: names no bucket"},
+		{"endpoint", head + "media: {store: \"s3://b\", s3: {endpoint: x, secret_key: pa55}}\n", "t.yaml:2: media.s3.endpoint: \"x\" is not the address"},
+		{"unauthenticated", head + "media: {unauthenticated: on}\n", "use one of off, frozen, open"},
+		{"blocked", head + "media: {blocked_servers: [\"*\"]}\n", "t.yaml:2: media.blocked_servers[0]: \"*\" is not a server name"},
+		{"previews", head + "media: {previews: {deny: [\"a/b\"]}}\n", "t.yaml:2: media.previews.deny[0]: "},
 		{"sync wait", head + "sync: {max_timeout: 0s}\n", "t.yaml:2: sync.max_timeout: "},
 	}
 	for _, c := range cases {

@@ -254,6 +254,8 @@ func kindName(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[Network]():
 		return "an address like 127.0.0.1 or a range like 10.0.0.0/8"
+	case t == reflect.TypeFor[Size]():
+		return "a size like 500 KiB, 100 MiB or 5 GiB"
 	case t.PkgPath() == "time":
 		return "a duration like 30s, 5m or 1h"
 	}

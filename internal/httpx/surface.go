@@ -73,7 +73,7 @@ func (s *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.ctx = requestContext{r.Context(), x}
 	x.caller.Addr = e.proxies.client(r)
 	defer x.finish(r)
-	if s.cors && setCORS(w.Header(), r) {
+	if s.cors && s.setCORS(w.Header(), r) {
 		x.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -194,15 +194,25 @@ var (
 	corsOrigin  = []string{"*"}
 	corsMethods = []string{"GET, POST, PUT, DELETE, OPTIONS"}
 	corsHeaders = []string{"X-Requested-With, Content-Type, Authorization"}
+
+	// Uploads in parts, by the tus protocol, need more.
+	resumablePrefix  = "/_matrix/media/unstable/"
+	resumableMethods = []string{"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
+	resumableHeaders = []string{"X-Requested-With, Content-Type, Authorization, Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset"}
+	resumableExposed = []string{"Location, Tus-Resumable, Upload-Length, Upload-Offset, Matrix-Content-Uri"}
 )
 
 // setCORS opens an answer to web pages of every origin and tells whether the
 // request was nothing but the question.
 // spec: client-server#web-browser-clients
-func setCORS(h http.Header, r *http.Request) bool {
+func (s *surface) setCORS(h http.Header, r *http.Request) bool {
 	h["Access-Control-Allow-Origin"] = corsOrigin
-	h["Access-Control-Allow-Methods"] = corsMethods
-	h["Access-Control-Allow-Headers"] = corsHeaders
+	if s.name == "media" && strings.HasPrefix(r.URL.Path, resumablePrefix) {
+		h["Access-Control-Allow-Methods"], h["Access-Control-Allow-Headers"] = resumableMethods, resumableHeaders
+		h["Access-Control-Expose-Headers"] = resumableExposed
+	} else {
+		h["Access-Control-Allow-Methods"], h["Access-Control-Allow-Headers"] = corsMethods, corsHeaders
+	}
 	return r.Method == http.MethodOptions
 }
 

@@ -121,6 +121,23 @@ func (s ServerName) Host() string {
 	return host
 }
 
+// In tells whether a list names the server: by its name, by its host for every port,
+// or by *.example.org for everything below example.org.
+func (s ServerName) In(list []string) bool {
+	name, host := strings.ToLower(string(s)), strings.ToLower(s.Host())
+	for _, pattern := range list {
+		pattern = strings.ToLower(pattern)
+		if below, ok := strings.CutPrefix(pattern, "*"); ok {
+			if strings.HasSuffix(host, below) || strings.HasSuffix(name, below) {
+				return true
+			}
+		} else if pattern == name || pattern == host {
+			return true
+		}
+	}
+	return false
+}
+
 func split(s string, sigil byte) (local, server string, ok bool) {
 	if len(s) < 2 || len(s) > MaxIDBytes || s[0] != sigil {
 		return "", "", false

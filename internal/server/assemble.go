@@ -110,12 +110,16 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	reading := history.New(history.Deps{
 		Engine: s.rooms, Ignores: syncData{s.db, accountData}, Remote: s.outside.history(),
 	})
+	if err := s.openMedia(); err != nil {
+		return err
+	}
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
 		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, s.push,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}
+	s.edge.Add("media", s.Media.Routes()...)
 	s.edge.Add("admin", s.Accounts.AdminRoutes()...)
 	s.edge.Add("wellknown", about.WellKnown()...)
 	if cfg.Federation.Enabled {
@@ -123,6 +127,7 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 		s.edge.Add("federation", s.outside.routes(deps.Version)...)
 		s.edge.Add("admin", s.outside.outbound.AdminRoutes()...)
 		s.edge.Add("federation", s.encryption.FederationRoutes(s.outside.signed)...)
+		s.edge.Add("federation", s.Media.FederationRoutes(s.outside.signedMedia)...)
 		s.edge.Add("federation", answers.New(answers.Deps{
 			Engine: s.rooms, Auth: s.outside.auth, Directory: aliases, Profiles: localProfiles{people}, OpenID: accountData, Spaces: outside,
 			Now: deps.Now,

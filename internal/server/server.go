@@ -24,6 +24,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/media"
 	"github.com/teahouse-chat/teahouse/push"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/syncapi"
@@ -58,6 +59,9 @@ type Server struct {
 	profiles *profiles.Profiles
 
 	Accounts *accounts.Accounts
+	Media    *media.Media
+
+	mediaFolder *os.Root
 
 	background context.Context // of what happens beside requests
 	stop       context.CancelFunc
@@ -186,6 +190,7 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 	})
 	s.worker.Go(func() { s.outside.run(s.background) })
 	s.worker.Go(func() { s.encryption.Run(s.background) })
+	s.worker.Go(func() { s.Media.Run(s.background) })
 	if ready != nil {
 		ready(addrs)
 	}
@@ -224,5 +229,5 @@ func (s *Server) Close() error {
 	s.stop()
 	s.worker.Wait()
 	s.sync.Close()
-	return errors.Join(s.outside.close(), s.db.Close())
+	return errors.Join(s.outside.close(), s.mediaFolder.Close(), s.db.Close())
 }

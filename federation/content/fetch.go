@@ -1,0 +1,188 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/teahouse-chat/teahouse/federation/transport"
+	"github.com/teahouse-chat/teahouse/internal/dialer"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+)
+
+const (
+	answerTime   = time.Minute // until the answer begins, beyond what the server was told to wait
+	fetchTime    = time.Hour   // of a whole file
+	maxMeta      = 64 << 10    // of the description that comes before a file
+	maxOverhead  = 1 << 20     // of an answer beside the file
+	maxRedirects = 3
+)
+
+// Asker asks other servers; it is a *transport.Client.
+type Asker interface {
+	Open(ctx context.Context, r transport.Request) (*transport.Reply, error)
+}
+
+// Fetcher asks other servers for files.
+type Fetcher struct {
+	asker Asker
+	web   *http.Client // follows redirects
+	max   int64
+}
+
+// New makes a fetcher of files of at most max bytes.
+func New(asker Asker, d *dialer.Dialer, max int64) *Fetcher {
+	return &Fetcher{asker: asker, max: max, web: d.Client(dialer.ClientOptions{
+		Timeout: fetchTime, MaxBody: max + 1, MaxRedirects: maxRedirects, HTTPSOnly: true,
+	})}
+}
+
+// File is a file that is coming.
+type File struct {
+	Body   io.ReadCloser
+	Header http.Header // Content-Type and Content-Disposition
+}
+
+// Download asks a server for one of its files, which it may wait for itself. The
+// error is a *matrix.Error for the user who wants the file.
+// spec: server-server#get_matrixfederationv1mediadownloadmediaid
+func (f *Fetcher) Download(ctx context.Context, server matrix.ServerName, id string, wait time.Duration) (*File, error) {
+	query := url.Values{"timeout_ms": {strconv.FormatInt(wait.Milliseconds(), 10)}}
+	file, err := f.ask(ctx, wait, transport.Request{
+		Destination: server, Method: http.MethodGet, Path: transport.Path("/_matrix/federation/v1/media/download", id), Query: query,
+	})
+	if old, ok := errors.AsType[*transport.RemoteError](err); ok && unknownRoute(old) {
+		query.Set("allow_remote", "false")
+		file, err = f.ask(ctx, wait, transport.Request{
+			Destination: server, Method: http.MethodGet, Unsigned: true, Query: query,
+			Path: transport.Path("/_matrix/media/v3/download", string(server), id),
+		})
+	}
+	return file, told(server, err)
+}
+
+// unknownRoute tells that a server does not know the endpoint, from it not having
+// the file.
+func unknownRoute(e *transport.RemoteError) bool {
+	return e.Code == matrix.CodeUnrecognized || e.Status == http.StatusNotFound && e.Code == "" || e.Status == http.StatusMethodNotAllowed
+}
+
+// told is what a user learns of a failure.
+func told(server matrix.ServerName, err error) error {
+	refused, isRefused := errors.AsType[*transport.RemoteError](err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, transport.ErrNotAllowed):
+		return matrix.NotFound("This server does not federate with %s", server).Because(err)
+	case isRefused && refused.Code == matrix.CodeNotYetUploaded:
+		return matrix.NewError(http.StatusGatewayTimeout, refused.Code, "The file was announced but is not uploaded yet; try again later").Because(err)
+	case isRefused && (refused.Status == http.StatusNotFound || refused.Status == http.StatusForbidden):
+		return matrix.NotFound("%s does not have the file, or does not give it", server).Because(err)
+	case isRefused && refused.Code == matrix.CodeTooLarge, errors.Is(err, dialer.ErrTooLarge):
+		return matrix.NewError(http.StatusBadGateway, matrix.CodeTooLarge, "The file of %s is too large", server).Because(err)
+	}
+	return matrix.NewError(http.StatusBadGateway, matrix.CodeUnknown, "The file cannot be had from %s at the moment; try again later", server).Because(err)
+}
+
+// ask begins to fetch.
+func (f *Fetcher) ask(ctx context.Context, wait time.Duration, r transport.Request) (*File, error) {
+	r.Timeout, r.MaxAnswer = fetchTime, f.max+maxOverhead
+	ctx, cancel := context.WithCancelCause(ctx)
+	slow := time.AfterFunc(wait+answerTime, func() { cancel(errors.New("the answer does not begin")) })
+	answer, err := f.asker.Open(ctx, r)
+	slow.Stop()
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	file, err := f.unpack(ctx, answer)
+	if err != nil {
+		_ = answer.Body.Close()
+		cancel(nil)
+		return nil, err
+	}
+	file.Body = &closing{file.Body, func() { cancel(nil) }}
+	return file, nil
+}
+
+// closing does something more when it is closed.
+type closing struct {
+	io.ReadCloser
+	then func()
+}
+
+func (c *closing) Close() error {
+	defer c.then()
+	return c.ReadCloser.Close()
+}
+
+// unpack finds the file in an answer. One that is no multipart is the file itself,
+// as the deprecated endpoint has it.
+func (f *Fetcher) unpack(ctx context.Context, answer *transport.Reply) (*File, error) {
+	kind, params, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/mixed" || params["boundary"] == "" {
+		return &File{answer.Body, answer.Header}, nil
+	}
+	parts := multipart.NewReader(answer.Body, params["boundary"])
+	meta, err := parts.NextRawPart()
+	if err == nil {
+		_, err = io.Copy(io.Discard, io.LimitReader(meta, maxMeta))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("content: the description of the file: %w", err)
+	}
+	file, err := parts.NextRawPart()
+	if err != nil {
+		return nil, fmt.Errorf("content: the file: %w", err)
+	}
+	if place := file.Header.Get("Location"); place != "" {
+		_ = answer.Body.Close()
+		return f.follow(ctx, place)
+	}
+	return &File{&partBody{file, parts, answer.Body}, http.Header(file.Header)}, nil
+}
+
+// partBody reads the file out of a multipart answer.
+type partBody struct {
+	io.Reader
+	parts *multipart.Reader
+	whole io.Closer
+}
+
+// Read fails at the end of a file that is not followed by the end of the answer.
+func (b *partBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		if _, next := b.parts.NextRawPart(); next != io.EOF {
+			return n, errors.Join(io.ErrUnexpectedEOF, next)
+		}
+	}
+	return n, err
+}
+
+func (b *partBody) Close() error { return b.whole.Close() }
+
+// follow fetches a file from where its server says that it is.
+func (f *Fetcher) follow(ctx context.Context, place string) (*File, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, place, nil)
+	if err != nil {
+		return nil, fmt.Errorf("content: the redirect: %w", err)
+	}
+	answer, err := f.web.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("content: the redirect: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		_ = answer.Body.Close()
+		return nil, fmt.Errorf("content: the redirect leads to an answer with status %d", answer.StatusCode)
+	}
+	return &File{answer.Body, answer.Header}, nil
+}
