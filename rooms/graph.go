@@ -36,21 +36,35 @@ type Gap struct {
 // maxGaps bounds how many gaps are told of. A hostile server can make many.
 const maxGaps = 1000
 
-var backwardOf = db.SQL(`SELECT b.prev, b.event_nid FROM backward b JOIN events e ON e.event_nid = b.event_nid
-	WHERE b.room_nid = $1 ORDER BY e.position, b.event_nid LIMIT $2`)
+var (
+	backwardOf = db.SQL(`SELECT b.prev, b.event_nid FROM backward b JOIN events e ON e.event_nid = b.event_nid
+		WHERE b.room_nid = $1 ORDER BY e.position, b.event_nid LIMIT $2`)
+	backwardFrom = db.SQL(`SELECT b.prev, b.event_nid FROM backward b JOIN events e ON e.event_nid = b.event_nid
+		WHERE b.room_nid = $1 AND e.position <= $2 AND e.position <> 0 ORDER BY e.position DESC, b.event_nid LIMIT $3`)
+)
 
 // Backward lists where the room's history can be continued, the oldest places
 // first.
 func (e *Engine) Backward(ctx context.Context, r *Room) ([]Gap, error) {
+	return e.gaps(ctx, backwardOf, r.NID, maxGaps)
+}
+
+// BackwardFrom lists those that whoever reads back from a position comes by, the
+// nearest first, as many as limit.
+func (e *Engine) BackwardFrom(ctx context.Context, r *Room, position int64, limit int) ([]Gap, error) {
+	return e.gaps(ctx, backwardFrom, r.NID, position, limit)
+}
+
+func (e *Engine) gaps(ctx context.Context, stmt *db.Stmt, args ...any) ([]Gap, error) {
 	var gaps []Gap
 	var nids []state.EventNID
-	err := db.Each(ctx, e.DB, backwardOf, func(s db.Scanner) error {
+	err := db.Each(ctx, e.DB, stmt, func(s db.Scanner) error {
 		var g Gap
 		var nid state.EventNID
 		err := s.Scan(&g.Missing, &nid)
 		gaps, nids = append(gaps, g), append(nids, nid)
 		return err
-	}, r.NID, maxGaps)
+	}, args...)
 	if err != nil {
 		return nil, err
 	}

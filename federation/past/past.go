@@ -6,8 +6,9 @@
 //     events, bytes and time; whoever waits for a page gets an answer in time.
 //   - What is fetched goes through the checks of the engine's Backfill and gets its
 //     place before what is here; nothing of what the room is now changes.
-//   - A room is continued by one request at a time; the others wait for it and find
-//     what it brought.
+//   - A gap is filled by one request at a time; the others wait for it and find
+//     what it brought. What nobody could tell is not asked for again at once, so
+//     that servers that are gone or slow do not hold up every page.
 package past
 
 import (
@@ -21,6 +22,7 @@ import (
 	"slices"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/teahouse-chat/teahouse/federation/fetch"
@@ -37,6 +39,9 @@ var limits = fetch.Limits{Requests: 150, Events: 60_000, Bytes: 96 << 20, Time: 
 const (
 	maxServers = 5 // that are asked for a page
 	maxFrom    = 20
+	serverTime = 8 * time.Second
+	vainKept   = 10_000
+	vainTime   = 30 * time.Second // for which nobody is asked again
 	leastPage  = 20
 	mostPage   = 100
 	// maxStates is how many events of a page may need the state before them told.
@@ -53,65 +58,118 @@ type Asker interface {
 type Past struct {
 	*gather.Gatherer
 	Ask    Asker
+	Now    func() time.Time
 	Log    *slog.Logger
 	flight singleflight.Group
+	vain   *lru.Cache[matrix.EventID, failure] // events that were asked for in vain
+}
+
+// failure is that nobody told an event.
+type failure struct {
+	at   time.Time
+	open bool // somebody may: a server could not be asked
 }
 
 // New makes a Past.
-func New(g *gather.Gatherer, ask Asker, log *slog.Logger) *Past {
-	return &Past{Gatherer: g, Ask: ask, Log: log}
+func New(g *gather.Gatherer, ask Asker, now func() time.Time, log *slog.Logger) (*Past, error) {
+	vain, err := lru.New[matrix.EventID, failure](vainKept)
+	return &Past{Gatherer: g, Ask: ask, Now: now, Log: log, vain: vain}, err
 }
 
-// Backfill brings in events from before what this server has of a room, about as
-// many as wanted. It tells whether any came.
+// Backfill brings in what is behind gaps in a room's history, about as many events
+// as wanted, those behind the first gap above all. It tells whether any came, and
+// whether there may be more behind the first gap that cannot be had now.
 // spec: server-server#backfilling-and-retrieving-missing-events
-func (p *Past) Backfill(ctx context.Context, r *rooms.Room, wanted int) (bool, error) {
-	came, err, _ := p.flight.Do(string(r.ID), func() (any, error) {
-		// Whoever waits for the same room does not lose it with the first of them.
+func (p *Past) Backfill(ctx context.Context, r *rooms.Room, gaps []rooms.Gap, wanted int) (came, open bool, err error) {
+	if len(gaps) == 0 {
+		return false, false, nil
+	}
+	if f, vain := p.inVain(gaps[0]); vain {
+		return false, f.open, nil
+	}
+	type outcome struct{ came, open bool }
+	out, err, _ := p.flight.Do(string(r.ID)+string(gaps[0].Missing), func() (any, error) {
+		// Whoever waits for the same gap does not lose it with the first of them.
 		limited, cancel := fetch.WithBudget(context.WithoutCancel(ctx), limits)
 		defer cancel()
-		return p.backfill(limited, r, wanted)
+		came, open, err := p.backfill(limited, r, gaps, wanted)
+		return outcome{came, open}, err
 	})
-	ok, _ := came.(bool)
-	return ok, err
+	o, _ := out.(outcome)
+	return o.came, o.open, err
 }
 
-func (p *Past) backfill(ctx context.Context, r *rooms.Room, wanted int) (bool, error) {
-	gaps, err := p.Rooms.Backward(ctx, r)
-	if err != nil || len(gaps) == 0 {
-		return false, err
-	}
-	var from []matrix.EventID
-	var senders []matrix.ServerName
-	for _, g := range gaps[:min(len(gaps), maxFrom)] {
-		if !slices.Contains(from, g.Missing) {
-			from = append(from, g.Missing)
-		}
-		if s := g.By.Sender.Server(); r.HasServer(s) {
-			senders = append(senders, s)
-		}
-	}
+func (p *Past) inVain(g rooms.Gap) (failure, bool) {
+	f, ok := p.vain.Get(g.Missing)
+	return f, ok && p.Now().Sub(f.at) < vainTime
+}
+
+func (p *Past) backfill(ctx context.Context, r *rooms.Room, gaps []rooms.Gap, wanted int) (came, open bool, err error) {
+	from, senders := p.wanted(r, gaps)
 	servers, err := p.Candidates(ctx, r, maxServers, senders...)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	page := min(max(wanted, leastPage), mostPage)
 	for i, server := range servers {
-		events, err := p.Fetch.Backfill(ctx, server, gather.Of(r), from, page)
+		events, err := p.tell(ctx, server, r, from, min(max(wanted, leastPage), mostPage))
 		if err != nil {
 			p.Log.DebugContext(ctx, "a server does not tell a room's history", "server", server, "room", r.ID, "error", err)
+			open = true
 			if ctx.Err() != nil || errors.Is(err, fetch.ErrBudget) {
-				return false, nil
+				break
 			}
 			continue
 		}
 		// The server that told the history knows best what it rests on.
 		job := &gather.Job{Gatherer: p.Gatherer, Room: r, Servers: slices.Concat(servers[i:], servers[:i])}
-		if came, err := p.take(ctx, job, events); came || err != nil {
-			return came, err
+		some, err := p.take(ctx, job, events)
+		if err != nil {
+			return false, false, err
+		}
+		came = came || some
+		if st, err := p.placed(ctx, r, from[0]); st != nil || err != nil {
+			return came, false, err
 		}
 	}
-	return false, nil
+	p.vain.Add(from[0], failure{p.Now(), open})
+	return came, open, nil
+}
+
+// wanted names what is behind the gaps, and servers whose users built on it.
+func (p *Past) wanted(r *rooms.Room, gaps []rooms.Gap) (from []matrix.EventID, senders []matrix.ServerName) {
+	for i, g := range gaps {
+		if _, vain := p.inVain(g); len(from) == maxFrom || slices.Contains(from, g.Missing) || vain && i > 0 {
+			continue
+		}
+		from = append(from, g.Missing)
+		if s := g.By.Sender.Server(); r.HasServer(s) {
+			senders = append(senders, s)
+		}
+	}
+	return from, senders
+}
+
+// tell asks one server, which may be so slow that another one is asked. An answer
+// begins with what is deepest, and may not come to the first that is wanted.
+func (p *Past) tell(ctx context.Context, server matrix.ServerName, r *rooms.Room, from []matrix.EventID, page int) ([]*event.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, serverTime)
+	defer cancel()
+	events, err := p.Fetch.Backfill(ctx, server, gather.Of(r), from, page)
+	if err != nil || len(from) == 1 || slices.ContainsFunc(events, func(ev *event.Event) bool { return ev.ID == from[0] }) {
+		return events, err
+	}
+	more, err := p.Fetch.Backfill(ctx, server, gather.Of(r), from[:1], page)
+	return append(events, more...), err
+}
+
+// placed finds an event that has its place in the room's history; nil if it has
+// none.
+func (p *Past) placed(ctx context.Context, r *rooms.Room, id matrix.EventID) (*rooms.Stored, error) {
+	known, err := p.Rooms.Known(ctx, []matrix.EventID{id})
+	if st := known[id]; err == nil && st != nil && st.Room == r.NID && st.Flags&rooms.Outlier == 0 {
+		return st, nil
+	}
+	return nil, err
 }
 
 // take gives events to the engine, with what they need, and tells whether any of
@@ -215,8 +273,8 @@ func (p *Past) EventNear(ctx context.Context, r *rooms.Room, ts int64, backwards
 // bring makes one event part of the room's past.
 func (p *Past) bring(ctx context.Context, job *gather.Job, id matrix.EventID) (*rooms.Stored, error) {
 	find := func() (*rooms.Stored, error) {
-		known, err := p.Rooms.Known(ctx, []matrix.EventID{id})
-		if st := known[id]; err == nil && st != nil && st.Room == job.Room.NID && st.Position != 0 && st.Served() {
+		st, err := p.placed(ctx, job.Room, id)
+		if st != nil && st.Position != 0 && st.Served() {
 			return st, nil
 		}
 		return nil, err

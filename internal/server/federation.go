@@ -126,7 +126,9 @@ func (s *Server) federate(users *users, invites api.Invites) error {
 		return err
 	}
 	gatherer := gather.New(s.rooms, fetch.New(o.client, o.ring, s.deps.Log))
-	o.past = past.New(gatherer, o.client, s.deps.Log)
+	if o.past, err = past.New(gatherer, o.client, s.deps.Now, s.deps.Log); err != nil {
+		return err
+	}
 	o.joining = joining.New(joining.Deps{
 		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Invites: invites,
 		Seen: o.seen, Now: s.deps.Now, Log: s.deps.Log,

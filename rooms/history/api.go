@@ -16,9 +16,11 @@ type Ignores interface {
 
 // Remote reaches history that only other servers have.
 type Remote interface {
-	// Backfill brings in events from before what this server has of a room, about
-	// as many as wanted. It tells whether any came.
-	Backfill(ctx context.Context, r *rooms.Room, wanted int) (bool, error)
+	// Backfill brings in what is behind gaps in a room's history, about as many
+	// events as wanted, those behind the first gap above all. It tells whether any
+	// came, and whether there may be more behind the first gap that cannot be had
+	// now.
+	Backfill(ctx context.Context, r *rooms.Room, gaps []rooms.Gap, wanted int) (came, open bool, err error)
 	// EventNear asks other servers which event is the nearest to a time, from there
 	// on or up to there, and brings it in; nil if none of them tells.
 	EventNear(ctx context.Context, r *rooms.Room, ts int64, backwards bool) (*rooms.Stored, error)

@@ -79,7 +79,7 @@ func (w *walk) answer(ctx context.Context, from string, events []*rooms.Stored) 
 	} else {
 		out = appendToken(out, "start", w.start)
 	}
-	if !w.ended || w.open || !w.backwards && len(events) > 0 { // forwards, more may come
+	if !w.ended || w.gaps.open || !w.backwards && len(events) > 0 { // forwards, more may come
 		out = append(out, ',')
 		out = appendToken(out, "end", w.place)
 	}

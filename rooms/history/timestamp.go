@@ -75,14 +75,18 @@ func (rd *reader) near(ctx context.Context, ts int64, backwards bool) (*rooms.St
 	return nil, nil
 }
 
-// nearer asks other servers where this one has a gap in the room's history, next
-// to what it has found or where it has found nothing.
+// nearer asks other servers where this one has a gap in the room's history at that
+// time: behind the first event after it, or if there is none.
 func (rd *reader) nearer(ctx context.Context, found *rooms.Stored, ts int64, backwards bool) (*rooms.Stored, error) {
 	if rd.remote == nil {
 		return found, nil
 	}
 	gaps, err := rd.engine.Backward(ctx, rd.room)
-	if err != nil || !slices.ContainsFunc(gaps, func(g rooms.Gap) bool { return found == nil || g.By.NID == found.NID }) {
+	if err != nil || len(gaps) == 0 {
+		return found, err
+	}
+	after, err := rd.engine.EventsByTime(ctx, rd.room, ts, math.MinInt64, false, 1)
+	if err != nil || len(after) > 0 && !slices.ContainsFunc(gaps, func(g rooms.Gap) bool { return g.By.NID == after[0].NID }) {
 		return found, err
 	}
 	told, err := rd.remote.EventNear(ctx, rd.room, ts, backwards)

@@ -14,8 +14,6 @@ import (
 const (
 	maxScanned = 2000
 	scanPage   = 500
-	// maxAsked is how often other servers are asked for older history.
-	maxAsked = 3
 )
 
 // walk goes through a room's timeline, event by event, from a place between two
@@ -29,8 +27,7 @@ type walk struct {
 	ended     bool  // there is nothing behind place that the reader may see
 	start     int64 // where the first event was met
 	created   bool  // the room's first event has been passed
-	asked     int   // how often other servers were asked for more
-	open      bool  // there is more behind the end, which could not be had now
+	gaps      gaps
 }
 
 func (rd *reader) walk(f *filter.Events, backwards bool) *walk {
@@ -68,6 +65,9 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 	}
 	var taken []*rooms.Stored
 	for scanned, page := 0, limit; len(taken) < limit && !w.ended && scanned < maxScanned; page = scanPage {
+		if full, err := w.bridge(ctx, limit-len(taken)); full || err != nil {
+			return taken, err
+		}
 		events, err := w.next(ctx, page)
 		if err != nil {
 			return nil, err
@@ -95,26 +95,7 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 	return taken, nil
 }
 
-// atEnd tells whether the walk is over where this server has nothing more. History
-// that only other servers have is brought in then, if it can be had.
-func (w *walk) atEnd(ctx context.Context, wanted int) (bool, error) {
-	if !w.backwards || w.bound != math.MinInt64 || w.reader.remote == nil {
-		return true, nil
-	}
-	gaps, err := w.reader.engine.Backward(ctx, w.reader.room)
-	if err != nil || len(gaps) == 0 {
-		return true, err
-	}
-	if w.open = w.asked == maxAsked; w.open {
-		return true, nil
-	}
-	w.asked++
-	came, err := w.reader.remote.Backfill(ctx, w.reader.room, wanted)
-	w.open = !came
-	return !came, err
-}
-
-// next reads the events ahead, up to the bound.
+// next reads the events ahead, up to the bound, and up to the next gap.
 func (w *walk) next(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 	q := rooms.TimelineQuery{Room: w.reader.room, From: w.place, Backwards: w.backwards, Limit: limit}
 	if w.backwards && w.place < math.MaxInt64 {
@@ -124,8 +105,17 @@ func (w *walk) next(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	edge := w.gaps.edge()
 	for i, st := range events {
 		if w.backwards && st.Position <= w.bound || !w.backwards && st.Position > w.bound {
+			events = events[:i]
+			break
+		}
+		if st.Position < edge {
+			if i == 0 { // what the gap is behind is not shown
+				w.place, w.gaps.above = edge-1, edge
+				return nil, nil
+			}
 			events = events[:i]
 			break
 		}
@@ -193,6 +183,7 @@ func (w *walk) pass(events, fitting, taken []*rooms.Stored, limit int) []*rooms.
 		w.place = st.Position
 		if w.backwards {
 			w.place--
+			w.gaps.above = st.Position
 			w.created = w.created || st.Is(matrix.TypeCreate, "")
 		}
 	}
