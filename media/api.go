@@ -20,6 +20,7 @@ func (m *Media) Routes() []httpx.Route {
 		httpx.JSON(http.MethodPost, "/_matrix/media/v1/create", m.create, limit, httpx.EmptyBodyOK),
 		httpx.Raw(http.MethodGet, v1+"download/{serverName}/{mediaId}", m.download(false), limit, httpx.GuestsAllowed),
 		httpx.Raw(http.MethodGet, v1+"download/{serverName}/{mediaId}/{fileName}", m.download(false), limit, httpx.GuestsAllowed),
+		httpx.Raw(http.MethodGet, v1+"thumbnail/{serverName}/{mediaId}", m.thumbnail(false), limit, httpx.GuestsAllowed),
 		httpx.JSON(http.MethodGet, v1+"config", m.config, limit, httpx.GuestsAllowed),
 	}
 	if m.Config.Unauthenticated == Off {
@@ -28,6 +29,7 @@ func (m *Media) Routes() []httpx.Route {
 	return append(routes,
 		httpx.Raw(http.MethodGet, old+"download/{serverName}/{mediaId}", m.download(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
 		httpx.Raw(http.MethodGet, old+"download/{serverName}/{mediaId}/{fileName}", m.download(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
+		httpx.Raw(http.MethodGet, old+"thumbnail/{serverName}/{mediaId}", m.thumbnail(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
 		httpx.JSON(http.MethodGet, old+"config", m.config, limit, httpx.GuestsAllowed, earlier),
 	)
 }

@@ -48,7 +48,7 @@ func (f *failures) get(ref Ref) error {
 // ours. When there are too many, all are forgotten.
 func (f *failures) put(ref Ref, err error) {
 	var told *matrix.Error
-	if !errors.As(err, &told) || told.Code == matrix.CodeNotYetUploaded || told.Code == matrix.CodeResourceLimitExceeded {
+	if !errors.As(err, &told) || errors.Is(err, errNotFound) || told.Code == matrix.CodeNotYetUploaded || told.Code == matrix.CodeResourceLimitExceeded {
 		return
 	}
 	f.mu.Lock()

@@ -21,6 +21,7 @@ func (m *Media) FederationRoutes(signed Signed) []httpx.Route {
 	const v1 = "/_matrix/federation/v1/media/"
 	return []httpx.Route{
 		signed(http.MethodGet, v1+"download/{mediaId}", m.downloadFor),
+		signed(http.MethodGet, v1+"thumbnail/{mediaId}", m.thumbnailFor),
 	}
 }
 
@@ -44,19 +45,27 @@ func (m *Media) downloadFor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return m.sendParts(w, r, content{rec.Hash, rec.Type, rec.Name, rec.CreatedTS})
+	return m.sendParts(w, r, content{rec.Hash, rec.Type, rec.Name, rec.CreatedTS}, nil)
 }
 
-// sendParts serves bytes as the second part of two, after an empty description.
-func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content) error {
-	o, err := m.Depot.Open(r.Context(), c.hash)
-	if errors.Is(err, storage.ErrNotFound) {
-		return errNotFound
+// sendParts serves bytes as the second part of two, after an empty description:
+// those of the depot, or data if it is not nil.
+func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content, data []byte) error {
+	size, reader := int64(len(data)), io.Reader(bytes.NewReader(data))
+	if data == nil {
+		o, err := m.Depot.Open(r.Context(), c.hash)
+		if errors.Is(err, storage.ErrNotFound) {
+			return errNotFound
+		}
+		if err != nil {
+			return err
+		}
+		defer func() { _ = o.Close() }()
+		size, reader = o.Size(), o
+		if f := storage.File(o); f != nil {
+			reader = f // so that the kernel sends it
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = o.Close() }()
 	var frame bytes.Buffer
 	parts := multipart.NewWriter(&frame)
 	meta, err := parts.CreatePart(textproto.MIMEHeader{"Content-Type": {"application/json"}})
@@ -78,14 +87,10 @@ func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content) err
 	}
 	h := w.Header()
 	h.Set("Content-Type", "multipart/mixed; boundary="+parts.Boundary())
-	h.Set("Content-Length", strconv.FormatInt(int64(len(before))+o.Size()+int64(frame.Len()), 10))
+	h.Set("Content-Length", strconv.FormatInt(int64(len(before))+size+int64(frame.Len()), 10))
 	h.Set("Cache-Control", "private, max-age=86400")
 	if _, err := w.Write(before); err != nil {
 		return err
-	}
-	var reader io.Reader = o
-	if f := storage.File(o); f != nil {
-		reader = f // so that the kernel sends it
 	}
 	if _, err := io.Copy(w, reader); err != nil {
 		return err

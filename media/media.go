@@ -60,6 +60,7 @@ type Deps struct {
 	Depot      *storage.Depot
 	Config     Config
 	Remote     Remote // nil: no other server is asked
+	Rooms      Rooms
 	Now        func() time.Time
 	Rand       io.Reader
 	Log        *slog.Logger
@@ -72,7 +73,10 @@ type Media struct {
 	waiting waiting // for uploads that were announced
 	flights flights // files that are being fetched
 	used    usedFiles
-	wake    chan struct{} // something may be removed
+	work    workshop
+
+	redactions redactions
+	wake       chan struct{} // something may be removed
 }
 
 // New makes the feature.
@@ -80,10 +84,14 @@ func New(d Deps) *Media {
 	if d.Log == nil {
 		d.Log = slog.Default()
 	}
-	m := &Media{Deps: d, nids: d.DB.Sequence("media"), wake: make(chan struct{}, 1)}
+	m := &Media{Deps: d, nids: d.DB.Sequence("media"), wake: make(chan struct{}, 1), work: newWorkshop(d.Config.MaxPixels)}
 	m.waiting.of = map[Ref]chan struct{}{}
 	m.flights.of = map[Ref]*flight{}
 	m.flights.failed = newFailures(d.Now)
+	if d.Config.DeleteRedacted {
+		m.redactions.wake = make(chan struct{}, 1)
+		d.DB.Subscribe(m.redactions.watch)
+	}
 	return m
 }
 

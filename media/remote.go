@@ -241,10 +241,24 @@ func (m *Media) pass(w http.ResponseWriter, r *http.Request, q want, name string
 		name = f.name
 	}
 	describe(w.Header(), f.typ, name)
-	if _, err := io.Copy(w, &follower{ctx, f, file, 0}); err != nil {
+	if _, err := io.Copy(&flushing{w, http.NewResponseController(w)}, &follower{ctx, f, file, 0}); err != nil {
 		return fmt.Errorf("passing on a file: %w", err)
 	}
 	return nil
+}
+
+// flushing lets nothing wait for more.
+type flushing struct {
+	w       io.Writer
+	control *http.ResponseController
+}
+
+func (f *flushing) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = f.control.Flush()
+	}
+	return n, err
 }
 
 // follower reads a file while it grows.

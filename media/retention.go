@@ -43,10 +43,7 @@ func (m *Media) evict(ctx context.Context) error {
 	if m.Config.RemoteCache == 0 {
 		return nil
 	}
-	total, _, err := db.One(ctx, m.DB, sumKind, func(row db.Scanner) (n int64, err error) {
-		err = row.Scan(&n)
-		return n, err
-	}, int(KindRemote))
+	total, _, err := db.One(ctx, m.DB, sumKind, scanCount, int(KindRemote))
 	if err != nil || total <= m.Config.RemoteCache {
 		return err
 	}
@@ -58,14 +55,16 @@ type oldFile struct {
 	hash              string
 }
 
+func scanOld(row db.Scanner) (f oldFile, err error) {
+	err = row.Scan(&f.nid, &f.hash, &f.size, &f.usedTS)
+	return f, err
+}
+
 // removeOld removes the files of a kind that were not used since before, the
 // oldest first, until enough bytes are gone; below 0 all are removed.
 func (m *Media) removeOld(ctx context.Context, kind Kind, before, enough int64) error {
 	for enough != 0 {
-		list, err := db.All(ctx, m.DB, selectOld, func(row db.Scanner) (f oldFile, err error) {
-			err = row.Scan(&f.nid, &f.hash, &f.size, &f.usedTS)
-			return f, err
-		}, int(kind), before, removed)
+		list, err := db.All(ctx, m.DB, selectOld, scanOld, int(kind), before, removed)
 		if err != nil || len(list) == 0 {
 			return err
 		}

@@ -50,6 +50,32 @@ CREATE TABLE media_thumbnails (
 ) {without rowid};
 CREATE INDEX media_thumbnails_hash ON media_thumbnails (hash);
 CREATE TABLE media_unused (hash TEXT NOT NULL PRIMARY KEY) {without rowid};
+`, `
+CREATE TABLE media_uses (
+	event_id TEXT NOT NULL,
+	server   TEXT NOT NULL,
+	media_id TEXT NOT NULL,
+	sender   TEXT NOT NULL,
+	PRIMARY KEY (event_id, server, media_id)
+) {without rowid};
+CREATE INDEX media_uses_file ON media_uses (server, media_id);
+CREATE TABLE media_parts (
+	upload_id  TEXT NOT NULL PRIMARY KEY,
+	uploader   TEXT NOT NULL,
+	size       INTEGER NOT NULL,
+	type       TEXT NOT NULL,
+	name       TEXT NOT NULL,
+	expires_ts INTEGER NOT NULL,
+	media_id   TEXT NOT NULL
+) {without rowid};
+CREATE INDEX media_parts_uploader ON media_parts (uploader);
+CREATE INDEX media_parts_expires ON media_parts (expires_ts);
+CREATE TABLE media_previews (
+	url        TEXT NOT NULL PRIMARY KEY,
+	answer     {blob} NOT NULL,
+	fetched_ts INTEGER NOT NULL
+) {without rowid};
+CREATE INDEX media_previews_ts ON media_previews (fetched_ts);
 `)
 
 // Kind tells where a file comes from.

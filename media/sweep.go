@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -16,7 +17,7 @@ var (
 	noteUnused   = db.SQL(`INSERT INTO media_unused (hash) VALUES ($1) ON CONFLICT (hash) DO NOTHING`)
 	selectUnused = db.SQL(`SELECT hash FROM media_unused ORDER BY hash LIMIT 500`)
 	forgetUnused = db.SQL(`DELETE FROM media_unused WHERE hash = $1`)
-	selectNeeds  = db.SQL(`SELECT CAST(1 AS BIGINT) FROM media WHERE hash = $1 UNION ALL SELECT 1 FROM media_thumbnails WHERE hash = $1 LIMIT 1`)
+	selectNeeds  = db.SQL(`SELECT CAST(1 AS BIGINT) FROM media WHERE hash = $1 UNION ALL SELECT 1 FROM media_thumbnails WHERE hash = $1 AND source <> $1 LIMIT 1`)
 	// The thumbnails of what is gone go with it.
 	noteThumbnails   = db.SQL(`INSERT INTO media_unused (hash) SELECT hash FROM media_thumbnails WHERE source = $1 ON CONFLICT (hash) DO NOTHING`)
 	deleteThumbnails = db.SQL(`DELETE FROM media_thumbnails WHERE source = $1`)
@@ -28,12 +29,17 @@ func (m *Media) Run(ctx context.Context) {
 	if err := m.Depot.Clear(); err != nil {
 		m.Log.ErrorContext(ctx, "temporary files of a run before could not be removed", "error", err)
 	}
+	var beside sync.WaitGroup
+	if m.Config.DeleteRedacted {
+		beside.Go(func() { m.follow(ctx) })
+	}
+	defer beside.Wait()
+	defer m.flights.close()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			m.flights.close()
 			return
 		case <-tick.C:
 		case <-m.wake:
@@ -64,7 +70,7 @@ func (m *Media) unused(ctx context.Context, h storage.Hash) error {
 
 // sweep removes the bytes that nothing needs.
 func (m *Media) sweep(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		list, err := db.All(ctx, m.DB, selectUnused, scanHash)
 		if err != nil || len(list) == 0 {
 			return err
@@ -75,6 +81,7 @@ func (m *Media) sweep(ctx context.Context) error {
 			}
 		}
 	}
+	return ctx.Err()
 }
 
 func scanHash(row db.Scanner) (h storage.Hash, err error) {
@@ -106,9 +113,6 @@ func (m *Media) drop(ctx context.Context, h storage.Hash) error {
 }
 
 func isNeeded(ctx context.Context, q db.Querier, h storage.Hash) (bool, error) {
-	_, needed, err := db.One(ctx, q, selectNeeds, func(row db.Scanner) (n int64, err error) {
-		err = row.Scan(&n)
-		return n, err
-	}, h)
+	_, needed, err := db.One(ctx, q, selectNeeds, scanCount, h)
 	return needed, err
 }

@@ -101,10 +101,7 @@ func (m *Media) keep(ctx context.Context, in *storage.Incoming, rec *Record, sto
 var errBanned = matrix.Forbidden("This file may not be uploaded here; ask the server's administrator why")
 
 func isBanned(ctx context.Context, q db.Querier, h storage.Hash) (bool, error) {
-	_, banned, err := db.One(ctx, q, selectBan, func(row db.Scanner) (h storage.Hash, err error) {
-		err = row.Scan(&h)
-		return h, err
-	}, h)
+	_, banned, err := db.One(ctx, q, selectBan, scanHash, h)
 	return banned, err
 }
 
@@ -168,10 +165,7 @@ func (m *Media) create(ctx context.Context, c *httpx.Caller, _ *struct{}) (*uplo
 
 // checkPending bounds what a user has announced or begun.
 func (m *Media) checkPending(ctx context.Context, q db.Querier, user matrix.UserID) error {
-	pending, _, err := db.One(ctx, q, selectWait, func(row db.Scanner) (n int64, err error) {
-		err = row.Scan(&n)
-		return n, err
-	}, user, m.now())
+	pending, _, err := db.One(ctx, q, selectWait, scanCount, user, m.now())
 	if err != nil {
 		return err
 	}

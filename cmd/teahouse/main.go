@@ -23,6 +23,7 @@ const usage = `Teahouse is a Matrix homeserver.
   teahouse user password NAME         set a password
   teahouse user deactivate NAME       close an account for good
   teahouse user list                  list the accounts
+  teahouse media usage|quarantine|...  files: who has how many, and what becomes of them
   teahouse token add|list|delete      tokens to register with
   teahouse version                    say which version this is
 
@@ -42,7 +43,7 @@ var errUsage = errors.New("usage")
 
 type command func(ctx context.Context, con *console, args []string) error
 
-var commands = map[string]command{"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "version": version}
+var commands = map[string]command{"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "media": mediaFiles, "version": version}
 
 func main() {
 	// A second signal is not caught: it ends a shutdown that takes too long.

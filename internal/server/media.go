@@ -11,6 +11,7 @@ import (
 
 	"github.com/teahouse-chat/teahouse/federation/content"
 	"github.com/teahouse-chat/teahouse/internal/config"
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/media"
@@ -74,6 +75,34 @@ func (r remoteMedia) Download(ctx context.Context, ref media.Ref, wait time.Dura
 	return d, nil
 }
 
+// roomTexts gives operators what is in rooms.
+type roomTexts struct{ db *db.DB }
+
+var textsOf = db.SQL(`SELECT e.event_nid, j.json FROM rooms r JOIN events e ON e.room_nid = r.room_nid JOIN event_json j ON j.event_nid = e.event_nid
+	WHERE r.room_id = $1 AND e.event_nid > $2 ORDER BY e.event_nid LIMIT 500`)
+
+func (r roomTexts) Texts(ctx context.Context, room matrix.RoomID, each func(json []byte) error) error {
+	type text struct {
+		nid  int64
+		json []byte
+	}
+	for after := int64(0); ; {
+		list, err := db.All(ctx, r.db, textsOf, func(row db.Scanner) (t text, err error) {
+			err = row.Scan(&t.nid, &t.json)
+			return t, err
+		}, room, after)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, t := range list {
+			if err := each(t.json); err != nil {
+				return err
+			}
+			after = t.nid
+		}
+	}
+}
+
 // openMedia makes the feature.
 func (s *Server) openMedia() error {
 	depot, root, err := openDepot(s.cfg)
@@ -81,7 +110,7 @@ func (s *Server) openMedia() error {
 		return err
 	}
 	d := media.Deps{
-		DB: s.db, ServerName: s.cfg.ServerName, Depot: depot, Config: mediaConfig(&s.cfg.Media), Now: s.deps.Now, Rand: s.deps.Rand, Log: s.deps.Log,
+		DB: s.db, ServerName: s.cfg.ServerName, Depot: depot, Config: mediaConfig(&s.cfg.Media), Rooms: roomTexts{s.db}, Now: s.deps.Now, Rand: s.deps.Rand, Log: s.deps.Log,
 	}
 	if s.cfg.Federation.Enabled {
 		d.Remote = remoteMedia{content.New(s.outside.client, s.outside.dialer, int64(s.cfg.Media.MaxRemote))}
