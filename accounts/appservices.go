@@ -27,6 +27,29 @@ type Appservices interface {
 	Exclusive(user matrix.UserID) (id string, ok bool)
 }
 
+// Provide makes the account of a service's own user, unless there is one.
+func (a *Accounts) Provide(ctx context.Context, user matrix.UserID, service string) error {
+	_, found, err := a.userByID(ctx, a.db, user)
+	if err != nil || found {
+		return err
+	}
+	_, err = a.create(ctx, newUser{id: user, appservice: service})
+	if matrix.HasCode(err, matrix.CodeUserInUse) {
+		return nil
+	}
+	return err
+}
+
+// noService answers a login or registration for application services only that
+// comes without the token of one.
+// spec: application-service#server-admin-style-permissions
+func noService(c *httpx.Caller) error {
+	if c.Token == "" {
+		return matrix.MissingToken()
+	}
+	return matrix.UnknownToken(false)
+}
+
 const codeUnknownDevice matrix.Code = "M_UNKNOWN_DEVICE"
 
 // claimedByOther tells whether a service other than id claims the user

@@ -41,8 +41,8 @@ func TestAppservices(t *testing.T) {
 		register("as news", "_irc_bob").want(400, matrix.CodeExclusive)
 		register("as irc", "_irc_BOB").want(400, matrix.CodeInvalidUsername)
 		register("as irc", "").want(400, matrix.CodeMissingParam)
-		register("", "_irc_bob").want(403, matrix.CodeForbidden)
-		register("unheard", "_irc_bob").want(403, matrix.CodeForbidden)
+		register("", "_irc_bob").want(401, matrix.CodeMissingToken)
+		register("unheard", "_irc_bob").want(401, matrix.CodeUnknownToken)
 		register("as news", "news_one").want(200)
 
 		login := func(token, user string) *reply {
@@ -52,8 +52,8 @@ func TestAppservices(t *testing.T) {
 		login("as irc", "@_irc_ann:tea.example").want(200)
 		login("as irc", "_irc_nobody").want(403, matrix.CodeForbidden)
 		login("as irc", "news_one").want(403, matrix.CodeExclusive)
-		login("", "_irc_ann").want(403, matrix.CodeForbidden)
-		login(p.str("access_token"), "_irc_ann").want(403, matrix.CodeForbidden)
+		login("", "_irc_ann").want(401, matrix.CodeMissingToken)
+		login(p.str("access_token"), "_irc_ann").want(401, matrix.CodeUnknownToken)
 
 		// A13: a service acts as its own, and nobody else.
 		who := func(token, query string) *reply { return r.do("GET", v3+"account/whoami"+query, token, nil) }
@@ -109,7 +109,7 @@ func TestExclusiveNames(t *testing.T) {
 func TestNoAppservices(t *testing.T) {
 	each(t, nil, func(t *testing.T, r *rig) {
 		alice := r.register("alice")
-		r.do("POST", v3+"register", alice.token, obj{"type": "m.login.application_service", "username": "x"}).want(403, matrix.CodeForbidden)
-		r.do("POST", v3+"login", alice.token, obj{"type": "m.login.application_service", "user": "alice"}).want(403, matrix.CodeForbidden)
+		r.do("POST", v3+"register", alice.token, obj{"type": "m.login.application_service", "username": "x"}).want(401, matrix.CodeUnknownToken)
+		r.do("POST", v3+"login", alice.token, obj{"type": "m.login.application_service", "user": "alice"}).want(401, matrix.CodeUnknownToken)
 	})
 }

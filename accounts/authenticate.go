@@ -23,7 +23,7 @@ func (a *Accounts) Authenticate(ctx context.Context, r *http.Request, token stri
 	if endpoint == "login" || endpoint == "register" {
 		// Only a service's token means something here. A client that logs in
 		// anew may well still send the token that it has lost.
-		return &httpx.Caller{}, nil
+		return &httpx.Caller{Token: hashToken(token).String()}, nil
 	}
 	s, err := a.session(ctx, hashToken(token))
 	if err != nil {

@@ -144,7 +144,7 @@ func (a *Accounts) loginByToken(ctx context.Context, token string, g *grant) (*c
 // spec: client-server#appservice-login
 func (a *Accounts) loginByService(ctx context.Context, c *httpx.Caller, q *loginRequest, g *grant) (*credentials, error) {
 	if c.Appservice == "" {
-		return nil, matrix.Forbidden("This kind of login needs the token of an application service")
+		return nil, noService(c)
 	}
 	name, err := q.name()
 	if err != nil {

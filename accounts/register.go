@@ -113,7 +113,7 @@ func (a *Accounts) registerGuest(ctx context.Context, q *registerRequest) (*cred
 // spec: application-service#server-admin-style-permissions
 func (a *Accounts) registerByService(ctx context.Context, c *httpx.Caller, q *registerRequest) (*credentials, error) {
 	if c.Appservice == "" {
-		return nil, matrix.Forbidden("This kind of registration needs the token of an application service")
+		return nil, noService(c)
 	}
 	if q.Username == nil || *q.Username == "" {
 		return nil, matrix.MissingParam("username is missing")

@@ -25,6 +25,12 @@ func (d *Directory) Resolve(ctx context.Context, alias matrix.RoomAlias) (matrix
 // 404 M_NOT_FOUND.
 func (d *Directory) Local(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error) {
 	e, found, err := d.alias(ctx, alias)
+	if err == nil && !found && d.Bridges != nil && alias.Server() == d.Engine.ServerName {
+		var made bool
+		if made, err = d.Bridges.MakeAlias(ctx, alias); made && err == nil {
+			e, found, err = d.alias(ctx, alias)
+		}
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -90,8 +96,18 @@ func inUse(alias matrix.RoomAlias) error {
 	return matrix.NewError(http.StatusBadRequest, matrix.CodeRoomInUse, "The room alias %s is taken", alias)
 }
 
+// AliasesMoved is published on the stream when a room has got an alias of this
+// server, or lost one.
+type AliasesMoved struct{ Room matrix.RoomID }
+
+// AliasesOf lists a room's aliases of this server.
+func (d *Directory) AliasesOf(ctx context.Context, room matrix.RoomID) ([]matrix.RoomAlias, error) {
+	return db.All(ctx, d.DB, aliasesOf, scan[matrix.RoomAlias], room)
+}
+
 // Add stores an alias in the commit that makes it true.
 func (d *Directory) Add(tx *db.Tx, alias matrix.RoomAlias, room matrix.RoomID, user matrix.UserID) error {
+	tx.Publish(AliasesMoved{room})
 	n, err := tx.Changed(insertAlias, alias, room, user)
 	if err == nil && n == 0 {
 		err = inUse(alias)
@@ -103,6 +119,8 @@ func (d *Directory) Add(tx *db.Tx, alias matrix.RoomAlias, room matrix.RoomID, u
 // directory, to its replacement.
 // spec: client-server#server-behaviour-19
 func (d *Directory) Move(tx *db.Tx, from, to matrix.RoomID) error {
+	tx.Publish(AliasesMoved{from})
+	tx.Publish(AliasesMoved{to})
 	if err := tx.Exec(moveAliases, to, from); err != nil {
 		return err
 	}
@@ -154,6 +172,7 @@ func (d *Directory) putAlias(ctx context.Context, c *httpx.Caller, q *putAliasRe
 		return nil, err
 	}
 	return nil, d.DB.Write(ctx, func(tx *db.Tx) error {
+		tx.Publish(AliasesMoved{q.RoomID})
 		n, err := tx.Changed(insertAlias, q.Alias, q.RoomID, c.User)
 		if err == nil && n == 0 {
 			err = matrix.NewError(http.StatusConflict, matrix.CodeUnknown, "The room alias %s is taken", q.Alias)
@@ -213,7 +232,10 @@ func (d *Directory) deleteAlias(ctx context.Context, c *httpx.Caller, q *aliasRe
 			return nil, matrix.Forbidden("Only who made the alias, or may set the room's main alias, can delete it")
 		}
 	}
-	if err := d.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(deleteAlias, q.Alias) }); err != nil {
+	if err := d.DB.Write(ctx, func(tx *db.Tx) error {
+		tx.Publish(AliasesMoved{e.room})
+		return tx.Exec(deleteAlias, q.Alias)
+	}); err != nil {
 		return nil, err
 	}
 	_, err = d.Engine.Update(ctx, e.room, c.User, func(b *rooms.Builder) error { return withdraw(b, q.Alias) })
@@ -282,6 +304,6 @@ func (d *Directory) roomAliases(ctx context.Context, c *httpx.Caller, q *roomReq
 	default:
 		return nil, err
 	}
-	aliases, err := db.All(ctx, d.DB, aliasesOf, scan[matrix.RoomAlias], q.RoomID)
+	aliases, err := d.AliasesOf(ctx, q.RoomID)
 	return &aliasesAnswer{append([]matrix.RoomAlias{}, aliases...)}, err
 }

@@ -22,6 +22,16 @@ type Claims interface {
 	Claimed(alias matrix.RoomAlias, user matrix.UserID) bool
 }
 
+// Bridges are the application services that have rooms of other networks.
+type Bridges interface {
+	// MakeAlias asks the services that claim an alias which is free whether they
+	// make its room, and tells whether one did.
+	MakeAlias(ctx context.Context, alias matrix.RoomAlias) (bool, error)
+	// Published lists the rooms that services have published: those of a network,
+	// by the id of its instance, or of all networks if that is "".
+	Published(ctx context.Context, instance string) ([]matrix.RoomID, error)
+}
+
 // Remote asks other servers. Their refusals, and that they cannot be reached, are
 // errors for our client.
 type Remote interface {
@@ -37,8 +47,9 @@ type Deps struct {
 	DB       *db.DB
 	Engine   *rooms.Engine
 	Profiles Profiles
-	Claims   Claims // nil: nobody claims any
-	Remote   Remote // nil: there are no other servers
+	Claims   Claims  // nil: nobody claims any
+	Bridges  Bridges // nil: there are none
+	Remote   Remote  // nil: there are no other servers
 }
 
 // Directory is the feature.

@@ -118,16 +118,33 @@ func (d *Directory) Published(ctx context.Context, q rooms.ListingQuery) (*rooms
 	if err != nil {
 		return nil, err
 	}
-	if q.Network != "" {
-		// Rooms of other networks are those that application services list.
-		return &rooms.ListingPage{Chunk: []rooms.Listing{}}, nil
-	}
-	all, err := db.All(ctx, d.DB, listPublished, scan[matrix.RoomID])
+	all, err := d.listed(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	l := &listing{directory: d, rooms: all, term: strings.ToLower(q.Filter.Term), types: q.Filter.Types}
 	return l.page(ctx, at, pageLimit(q.Limit))
+}
+
+// listed lists the rooms that a directory has: our own, that of another network,
+// which application services keep, or both.
+func (d *Directory) listed(ctx context.Context, q rooms.ListingQuery) ([]matrix.RoomID, error) {
+	var own, bridged []matrix.RoomID
+	var err error
+	if q.Network == "" {
+		if own, err = db.All(ctx, d.DB, listPublished, scan[matrix.RoomID]); err != nil {
+			return nil, err
+		}
+	}
+	if d.Bridges != nil && (q.Network != "" || q.AllNetworks) {
+		bridged, err = d.Bridges.Published(ctx, q.Network)
+	}
+	for _, id := range bridged {
+		if !slices.Contains(own, id) {
+			own = append(own, id)
+		}
+	}
+	return own, err
 }
 
 // since is where a page of the list of published rooms starts, and which way it

@@ -64,12 +64,6 @@ func (s *Discovery) Routes() []httpx.Route {
 		httpx.JSON(http.MethodGet, "/_matrix/client/versions", s.getVersions, httpx.OptionalAuth, httpx.GuestsAllowed),
 		httpx.JSON(http.MethodGet, v3+"capabilities", s.getCapabilities),
 		httpx.JSON(http.MethodGet, v3+"voip/turnServer", empty),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/protocols", empty),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/protocol/{protocol}", noProtocol),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/location/{protocol}", noProtocol),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/user/{protocol}", noProtocol),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/location", nothingThirdParty),
-		httpx.JSON(http.MethodGet, v3+"thirdparty/user", nothingThirdParty),
 		// Clients ask for these and go on without when they are told so.
 		httpx.JSON(http.MethodGet, "/_matrix/client/v1/auth_metadata", notServed, httpx.NoAuth,
 			httpx.Versions("unstable/org.matrix.msc2965")),
@@ -79,23 +73,10 @@ func (s *Discovery) Routes() []httpx.Route {
 
 type nothing struct{}
 
-// empty is the answer of a server without TURN or third-party networks: clients
-// read it as none. The schema of turnServer asks for members that no server
-// without TURN could fill; that of an empty list of URIs breaks calls in
-// browsers.
+// empty is the answer of a server without TURN: clients read it as none. The schema
+// asks for members that no server without TURN could fill; that of an empty list of
+// URIs breaks calls in browsers.
 func empty(context.Context, *httpx.Caller, *nothing) (*struct{}, error) { return nil, nil }
-
-type protocolRequest struct {
-	Protocol string `path:"protocol"`
-}
-
-func noProtocol(context.Context, *httpx.Caller, *protocolRequest) (*struct{}, error) {
-	return nil, matrix.NotFound("This server is not connected to such a network")
-}
-
-func nothingThirdParty(context.Context, *httpx.Caller, *nothing) (*struct{}, error) {
-	return nil, matrix.NotFound("This server is not connected to third-party networks")
-}
 
 // spec: client-server#get_matrixclientv1auth_metadata
 func notServed(context.Context, *httpx.Caller, *nothing) (*struct{}, error) {

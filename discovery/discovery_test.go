@@ -136,14 +136,7 @@ func TestWhatIsNotHere(t *testing.T) {
 		has                       string
 	}{
 		{"alice", "GET", "v3/voip/turnServer", "", 200, `{}`},
-		{"alice", "GET", "v3/thirdparty/protocols", "", 200, `{}`},
-		{"alice", "GET", "v3/thirdparty/protocol/irc", "", 404, `M_NOT_FOUND`},
-		{"alice", "GET", "v3/thirdparty/location/irc", "", 404, `M_NOT_FOUND`},
-		{"alice", "GET", "v3/thirdparty/user/irc", "", 404, `M_NOT_FOUND`},
-		{"alice", "GET", "v3/thirdparty/location?alias=%23a:x", "", 404, `M_NOT_FOUND`},
-		{"alice", "GET", "v3/thirdparty/user?userid=%40a:x", "", 404, `M_NOT_FOUND`},
 		{"", "GET", "v3/voip/turnServer", "", 401, `M_MISSING_TOKEN`},
-		{"", "GET", "v3/thirdparty/protocols", "", 401, `M_MISSING_TOKEN`},
 		{"", "GET", "v1/auth_metadata", "", 404, `M_UNRECOGNIZED`},
 		{"", "GET", "unstable/org.matrix.msc2965/auth_metadata", "", 404, `M_UNRECOGNIZED`},
 		{"", "POST", "v1/auth_metadata", "", 405, `M_UNRECOGNIZED`},

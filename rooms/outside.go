@@ -21,6 +21,7 @@ var (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`)
 	outsideByNIDs = db.SQL(selectOutside + `WHERE event_nid IN {ints $1}`)
 	outsideByID   = db.SQL(selectOutside + `WHERE room_nid = $1 AND user_id = $2 AND event_id = $3`)
+	outsideAfter  = db.SQL(selectOutside + `WHERE position > $1 AND position <= $2 ORDER BY position`)
 	outsideState  = db.SQL(`SELECT stripped FROM outside WHERE event_nid = $1 AND stripped IS NOT NULL`)
 	dropStripped  = db.SQL(`UPDATE outside SET stripped = NULL WHERE room_nid = $1 AND user_id = $2 AND stripped IS NOT NULL`)
 	dropOutside   = db.SQL(`DELETE FROM outside WHERE room_nid = $1 AND user_id = $2`)
@@ -219,7 +220,17 @@ func (e *Engine) loadOutside(ctx context.Context, row outsideRow) (*Stored, erro
 
 // outsideEvents returns those of the events that are stored from outside.
 func (e *Engine) outsideEvents(ctx context.Context, nids []state.EventNID) ([]*Stored, error) {
-	rows, err := db.All(ctx, e.DB, outsideByNIDs, scanOutside, nids)
+	return e.readOutside(ctx, outsideByNIDs, nids)
+}
+
+// OutsideAfter lists what was stored from outside behind a position and up to
+// another one, in order, as far as it is still there.
+func (e *Engine) OutsideAfter(ctx context.Context, after, upTo int64) ([]*Stored, error) {
+	return e.readOutside(ctx, outsideAfter, after, upTo)
+}
+
+func (e *Engine) readOutside(ctx context.Context, stmt *db.Stmt, args ...any) ([]*Stored, error) {
+	rows, err := db.All(ctx, e.DB, stmt, scanOutside, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,17 @@ func (e *Engine) MembersAt(ctx context.Context, n SnapshotNID, users []matrix.Us
 	return e.Events(ctx, found)
 }
 
+// LocalUsersOf lists the local users who have a membership in a room, whichever it
+// is.
+func (e *Engine) LocalUsersOf(ctx context.Context, r *Room) ([]matrix.UserID, error) {
+	return db.All(ctx, e.DB, everLocal, scanOne[matrix.UserID], r.NID)
+}
+
+// RoomsAfter lists the rooms that had events behind a position.
+func (e *Engine) RoomsAfter(ctx context.Context, position int64) ([]RoomNID, error) {
+	return db.All(ctx, e.DB, roomsAfter, scanOne[RoomNID], position)
+}
+
 // eventsOrNil is Events for numbers of which some are 0.
 func (e *Engine) eventsOrNil(ctx context.Context, nids []state.EventNID) ([]*Stored, error) {
 	var there []state.EventNID

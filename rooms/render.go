@@ -79,7 +79,7 @@ func (e *Engine) renderer(ctx context.Context, r *Room, v Viewer, events []*Stor
 	for _, st := range others {
 		rd.others[st.NID] = st
 	}
-	if f.State {
+	if f.State || v.User == "" {
 		return rd, nil
 	}
 	if rd.at, err = e.visibilities(ctx, r, v.User); err != nil {
@@ -140,7 +140,7 @@ func (rd *renderer) render(ctx context.Context, st *Stored) ([]byte, error) {
 // spec: client-server#room-event-format
 func (rd *renderer) replaced(ctx context.Context, st *Stored) (*Stored, error) {
 	old := rd.others[st.Replaces]
-	if old == nil || old.Is(matrix.TypeMember, string(rd.viewer.User)) {
+	if old == nil || rd.at == nil || old.Is(matrix.TypeMember, string(rd.viewer.User)) {
 		return old, nil
 	}
 	ok, err := rd.at.allows(ctx, old)

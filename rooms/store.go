@@ -187,6 +187,8 @@ var (
 	membershipsOf = db.SQL(`SELECT m.room_nid, r.room_id, m.membership, m.event_nid, m.position, m.forgotten
 		FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid WHERE m.user_id = $1`)
 	localMembers     = db.SQL(`SELECT user_id FROM memberships WHERE room_nid = $1 AND local = 1 AND membership = 'join'`)
+	everLocal        = db.SQL(`SELECT user_id FROM memberships WHERE room_nid = $1 AND local = 1`)
+	roomsAfter       = db.SQL(`SELECT DISTINCT room_nid FROM events WHERE position > $1`)
 	deleteMembership = db.SQL(`DELETE FROM memberships WHERE user_id = $1 AND room_nid = $2`)
 	markForgot       = db.SQL(`UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`)
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/teahouse-chat/teahouse/appservices/registration"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/server"
 )
@@ -28,12 +29,40 @@ func check(ctx context.Context, con *console, args []string) error {
 	for _, w := range warnings(cfg) {
 		fmt.Fprintf(con.out, "configuration: note: %s\n", w)
 	}
+	if err := checkAppservices(cfg); err != nil {
+		return err
+	}
 	result, err := checkDatabase(ctx, con, cfg)
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
 	fmt.Fprintf(con.out, "database: %s (%s)\n", result, cfg.Database)
 	return nil
+}
+
+// checkAppservices looks at the registration files of the configuration.
+func checkAppservices(cfg *config.Config) error {
+	var errs []error
+	var good []*registration.Registration
+	for _, file := range cfg.Appservices {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r, err := registration.Parse(file, text)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, other := range good {
+			if err := registration.Clash(r, other, cfg.ServerName); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", file, err))
+			}
+		}
+		good = append(good, r)
+	}
+	return errors.Join(errs...)
 }
 
 func origin(cfg *config.Config) string {

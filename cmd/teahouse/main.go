@@ -25,6 +25,7 @@ const usage = `Teahouse is a Matrix homeserver.
   teahouse user list                  list the accounts
   teahouse media usage|quarantine|...  files: who has how many, and what becomes of them
   teahouse token add|list|delete      tokens to register with
+  teahouse appservice add|list|...    bots and bridges
   teahouse version                    say which version this is
 
 "teahouse COMMAND --help" tells more.
@@ -43,7 +44,9 @@ var errUsage = errors.New("usage")
 
 type command func(ctx context.Context, con *console, args []string) error
 
-var commands = map[string]command{"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "media": mediaFiles, "version": version}
+var commands = map[string]command{
+	"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "media": mediaFiles, "appservice": appservice, "version": version,
+}
 
 func main() {
 	// A second signal is not caught: it ends a shutdown that takes too long.

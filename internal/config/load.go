@@ -33,6 +33,16 @@ func (p *Problem) Error() string {
 	return b.String() + ": " + p.What
 }
 
+// NotYAML is the problem of a file whose YAML cannot be read.
+func NotYAML(file string, err error) *Problem {
+	what := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 0
+	if n, _ := fmt.Sscanf(what, "line %d:", &line); n == 1 {
+		_, what, _ = strings.Cut(what, ": ")
+	}
+	return &Problem{File: file, Line: line, What: "is not YAML: " + what + "; check the indentation and the quotes near it"}
+}
+
 // Load reads a file. getenv gives the environment; os.Getenv as a rule. The
 // error joins a *Problem for everything that is wrong.
 func Load(file string, getenv func(string) string) (*Config, error) {
@@ -124,12 +134,7 @@ func (r *reader) line(key string) int {
 func (r *reader) decode(text []byte, c *Config) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		what := strings.TrimPrefix(err.Error(), "yaml: ")
-		line := 0
-		if n, _ := fmt.Sscanf(what, "line %d:", &line); n == 1 {
-			_, what, _ = strings.Cut(what, ": ")
-		}
-		r.problems = append(r.problems, &Problem{File: r.file, Line: line, What: "is not YAML: " + what + "; check the indentation and the quotes near it"})
+		r.problems = append(r.problems, NotYAML(r.file, err))
 		return
 	}
 	if len(doc.Content) == 0 {

@@ -29,6 +29,9 @@ import (
 // assemble makes the features, each after those that it needs, and their routes.
 func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	cfg, deps := s.cfg, s.deps
+	if err := s.services(ctx); err != nil {
+		return err
+	}
 	accountData, err := data.New(data.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now,
 		Defaults: map[string]func(matrix.UserID) json.RawMessage{"m.push_rules": push.AccountData},
@@ -42,7 +45,7 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 		return err
 	}
 	people, err := profiles.New(profiles.Deps{
-		DB: s.db, ServerName: cfg.ServerName, Users: presentable{users}, Remote: remote.profiles, Log: deps.Log,
+		DB: s.db, ServerName: cfg.ServerName, Users: newcomers{users, s.Appservices}, Remote: remote.profiles, Log: deps.Log,
 	})
 	if err != nil {
 		return err
@@ -53,8 +56,9 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	}); err != nil {
 		return err
 	}
-	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}, Remote: remote.directory})
-	invites := inviteRules{accountData}
+	aliases := directory.New(directory.Deps{DB: s.db, Engine: s.rooms, Profiles: profileSource{people}, Remote: remote.directory,
+		Claims: s.Appservices, Bridges: s.Appservices})
+	invites := welcoming{inviteRules{accountData}, newcomers{users, s.Appservices}}
 	if err := s.federate(users, invites); err != nil {
 		return err
 	}
@@ -69,11 +73,12 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	s.profiles = people
 	if s.Accounts, err = accounts.New(accounts.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Config: accountsConfig(cfg), Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
-		Rooms: roomAPI, Hooks: s.hooks(people, accountData),
+		Rooms: roomAPI, Appservices: serviceIdentities{s.Appservices}, Hooks: s.hooks(people, accountData),
 	}); err != nil {
 		return err
 	}
 	users.accounts = s.Accounts
+	s.Appservices.Connect(s.rooms, s.Accounts, serviceAliases{aliases})
 	keeping := encryption.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Rooms: s.rooms, Devices: deviceNames{}, UIA: passwordUIA{s.Accounts},
 		Ended: removedDevices, Position: syncPosition, Now: deps.Now, Rand: deps.Rand, Log: deps.Log,
@@ -115,12 +120,13 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	}
 	s.edge = httpx.New(s.edgeOptions())
 	for _, f := range []interface{ Routes() []httpx.Route }{
-		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, s.push,
+		s.Accounts, people, accountData, roomAPI, reading, outside, aliases, s.encryption, s.sync, reports, about, s.push, s.Appservices,
 	} {
 		s.edge.Add("client", f.Routes()...)
 	}
 	s.edge.Add("media", s.Media.Routes()...)
 	s.edge.Add("admin", s.Accounts.AdminRoutes()...)
+	s.edge.Add("admin", s.Appservices.AdminRoutes()...)
 	s.edge.Add("wellknown", about.WellKnown()...)
 	if cfg.Federation.Enabled {
 		s.edge.Add("keys", s.outside.ring.Routes()...)
@@ -136,7 +142,7 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	if deps.Metrics != nil {
 		s.edge.Add("metrics", metrics.Route(deps.Metrics))
 	}
-	return nil
+	return s.Appservices.Start(ctx)
 }
 
 func (s *Server) edgeOptions() httpx.Options {

@@ -130,7 +130,7 @@ func (s *Server) federate(users *users, invites api.Invites) error {
 		return err
 	}
 	o.joining = joining.New(joining.Deps{
-		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: presentable{users}, Invites: invites,
+		DB: s.db, Engine: s.rooms, Client: o.client, Keys: o.ring, Auth: o.auth, Users: newcomers{users, s.Appservices}, Invites: invites,
 		Seen: o.seen, Now: s.deps.Now, Log: s.deps.Log,
 	})
 	o.inbound, err = inbound.New(inbound.Deps{

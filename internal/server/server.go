@@ -20,6 +20,7 @@ import (
 
 	"github.com/teahouse-chat/teahouse/accounts"
 	"github.com/teahouse-chat/teahouse/accounts/profiles"
+	"github.com/teahouse-chat/teahouse/appservices"
 	"github.com/teahouse-chat/teahouse/encryption"
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -62,6 +63,7 @@ type Server struct {
 	Media    *media.Media
 
 	mediaFolder *os.Root
+	Appservices *appservices.Services
 
 	background context.Context // of what happens beside requests
 	stop       context.CancelFunc
@@ -191,6 +193,7 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 	s.worker.Go(func() { s.outside.run(s.background) })
 	s.worker.Go(func() { s.encryption.Run(s.background) })
 	s.worker.Go(func() { s.Media.Run(s.background) })
+	s.worker.Go(func() { s.Appservices.Run(s.background) })
 	if ready != nil {
 		ready(addrs)
 	}

@@ -1,0 +1,140 @@
+package appservices_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/internal/testrig"
+)
+
+// TestDeliveryProperty: whatever the service, the network and the server do, in the
+// end the service has each event that it had to get, once for each transaction id,
+// in the order in which they happened.
+func TestDeliveryProperty(t *testing.T) {
+	seeds := 4
+	if os.Getenv("TEAHOUSE_LONG") != "" {
+		seeds = 40
+	}
+	for seed := range seeds {
+		for _, kind := range []string{"sqlite", "postgres"} {
+			t.Run(fmt.Sprintf("%s/seed=%d", kind, seed), func(t *testing.T) {
+				w := newWorld(t, kind, uint64(seed))
+				for range 60 {
+					w.step()
+				}
+				w.settle()
+			})
+		}
+	}
+}
+
+// world is a server with a service, and what the service has to get.
+type world struct {
+	t      *testing.T
+	rand   *rand.Rand
+	server *testrig.Server
+	irc    *bridge
+	alice  string // her token
+	rooms  []matrix.RoomID
+	joined map[matrix.RoomID]bool // the service's user is there
+	want   []matrix.EventID
+	said   int
+}
+
+const ghost = "@_irc_ghost:test"
+
+func newWorld(t *testing.T, kind string, seed uint64) *world {
+	s := testrig.Start(t, testrig.Options{Database: dbtest.URL(t, kind)})
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), joined: map[matrix.RoomID]bool{}}
+	register(t, s, w.irc.registration(w.irc.mine()))
+	w.irc.client(s).Must("POST", "/v3/register", testrig.JSON{"type": "m.login.application_service", "username": "_irc_ghost", "inhibit_login": true})
+	alice := s.Register("alice")
+	w.alice = alice.Token
+	for range 3 {
+		w.rooms = append(w.rooms, alice.CreateRoom(testrig.JSON{"preset": "public_chat"}))
+	}
+	return w
+}
+
+func (w *world) client(token string) *testrig.Client {
+	c := w.server.Anonymous()
+	c.Token = token
+	return c
+}
+
+// step does one thing at random.
+func (w *world) step() {
+	room := w.rooms[w.rand.IntN(len(w.rooms))]
+	switch n := w.rand.IntN(100); {
+	case n < 45:
+		w.said++
+		id := w.client(w.alice).Say(room, fmt.Sprint(w.said), "message")
+		if w.joined[room] {
+			w.want = append(w.want, id)
+		}
+	case n < 60:
+		w.move(room)
+	case n < 85:
+		w.irc.answers([]func(*http.Request, string) (int, string){
+			nil, status(answerLost), status(nothingSaid), status(503), status(500), w.sometimes(),
+		}[w.rand.IntN(6)])
+	case n < 90:
+		w.server = w.server.Restart()
+	case n < 95:
+		w.must(w.server.Appservices.Pause(w.t.Context(), "irc", w.rand.IntN(2) == 0))
+	default:
+		w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
+	}
+}
+
+// move has the service's user come or go, and notes what the service has to get of
+// it.
+func (w *world) move(room matrix.RoomID) {
+	c, what := w.client("as-irc"), "join"
+	if w.joined[room] {
+		what = "leave"
+	}
+	c.Must("POST", "/v3/rooms"+testrig.Path(room, what)+"?user_id="+ghost, testrig.JSON{})
+	w.joined[room] = !w.joined[room]
+	for _, ev := range w.client(w.alice).Must("GET", "/v3/rooms"+testrig.Path(room, "messages")+"?dir=b&limit=1", nil)["chunk"].([]any) {
+		w.want = append(w.want, matrix.EventID(ev.(testrig.JSON)["event_id"].(string)))
+	}
+}
+
+// sometimes is a service that fails at every third request.
+func (w *world) sometimes() func(*http.Request, string) (int, string) {
+	n := 0
+	return func(r *http.Request, _ string) (int, string) {
+		if n++; n%3 == 0 && strings.Contains(r.URL.Path, "transactions") {
+			return answerLost, ""
+		}
+		return 200, "{}"
+	}
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// settle heals everything and looks at what the service has.
+func (w *world) settle() {
+	w.irc.answers(nil)
+	w.must(w.server.Appservices.Pause(w.t.Context(), "irc", false))
+	w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
+	// A last event that is surely behind all others.
+	if !w.joined[w.rooms[0]] {
+		w.move(w.rooms[0])
+	}
+	w.server.Clock.Advance(10 * time.Minute)
+	w.irc.gets(w.want...)
+}

@@ -1,0 +1,111 @@
+package appservices
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/rooms"
+)
+
+// Accounts is what services need of the feature that keeps accounts.
+type Accounts interface {
+	// Provide makes the account of a service's own user, unless it is there.
+	Provide(ctx context.Context, user matrix.UserID, service string) error
+}
+
+// Aliases is what services need of the feature that keeps room aliases.
+type Aliases interface {
+	// AliasesOf lists a room's aliases of this server.
+	AliasesOf(ctx context.Context, room matrix.RoomID) ([]matrix.RoomAlias, error)
+	// AliasesMoved tells which room's aliases a change on the stream is about; ""
+	// if it is about something else. It must not block.
+	AliasesMoved(change any) matrix.RoomID
+}
+
+// Deps are what the feature is made of.
+type Deps struct {
+	DB         *db.DB
+	ServerName matrix.ServerName
+	Files      []string     // registration files of the configuration
+	HTTP       *http.Client // to reach services with
+	Now        func() time.Time
+	Log        *slog.Logger
+	Metrics    prometheus.Registerer // nil: nothing is measured
+}
+
+// Services is the feature.
+type Services struct {
+	Deps
+	rooms    *rooms.Engine
+	accounts Accounts
+	aliases  Aliases
+
+	current  atomic.Pointer[set]
+	nids     *db.Sequence // of services
+	txnIDs   *db.Sequence
+	deadNIDs *db.Sequence
+	metrics  *measures
+	lookups  *lookups
+
+	registering sync.Mutex // held while the registrations are read or changed
+	version     int64      // of the rows that current was made of
+	files       map[string]fileState
+
+	mu         sync.Mutex
+	couriers   map[int64]*courier // by number of the service; nil while nothing is delivered
+	background context.Context    // of the couriers
+}
+
+// New makes the feature and reads what is registered. A file of the configuration
+// that is wrong does no harm beyond itself; the log tells of it.
+func New(ctx context.Context, d Deps) (*Services, error) {
+	s := &Services{
+		Deps: d, nids: d.DB.Sequence("appservices"), txnIDs: d.DB.Sequence("appservice_txns"), deadNIDs: d.DB.Sequence("appservice_dead"),
+		files: map[string]fileState{}, version: -1,
+	}
+	s.metrics = newMeasures(s)
+	s.lookups = newLookups(s)
+	s.current.Store(newSet(d.ServerName, nil))
+	return s, s.Reload(ctx)
+}
+
+// Connect gives the feature those that are made after it.
+func (s *Services) Connect(engine *rooms.Engine, accounts Accounts, aliases Aliases) {
+	s.rooms, s.accounts, s.aliases = engine, accounts, aliases
+}
+
+// ByToken finds the service that an as_token belongs to; nil if there is none.
+func (s *Services) ByToken(token string) *Service { return s.current.Load().token(token) }
+
+// Covers tells whether a user is the service's own or in its namespace.
+func (s *Services) Covers(id string, user matrix.UserID) bool {
+	for _, v := range s.current.Load().covering(user) {
+		if v.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// Exclusive finds the service that claims a user for itself alone.
+func (s *Services) Exclusive(user matrix.UserID) (id string, ok bool) {
+	if v := s.current.Load().exclusive(user); v != nil {
+		return v.ID, true
+	}
+	return "", false
+}
+
+// Claimed tells whether a service that does not cover the user claims an alias for
+// itself alone.
+func (s *Services) Claimed(alias matrix.RoomAlias, user matrix.UserID) bool {
+	v := s.current.Load().exclusiveAlias(alias)
+	return v != nil && !v.covers(user)
+}
