@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -44,11 +45,33 @@ func (a *API) joinRoom(ctx context.Context, c *httpx.Caller, id matrix.RoomID, v
 	if errors.Is(err, ErrHere) {
 		err = a.enter(ctx, c, id, via, q, reason)
 	}
+	for wait := firstPatience; errors.As(err, new(*early)) && wait <= lastPatience; wait *= 2 {
+		select {
+		case <-time.After(wait):
+			err = a.enter(ctx, c, id, via, q, reason)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &roomAnswer{id}, nil
 }
+
+// How long it is waited, the first time and the last, for servers to hear of each
+// other's events.
+const (
+	firstPatience = 100 * time.Millisecond
+	lastPatience  = 800 * time.Millisecond
+)
+
+// early is a refusal by other servers of somebody who may join as far as this
+// server knows. Who joins a space and, a moment later, a room for its members can
+// be quicker than the news of the first join.
+type early struct{ error }
+
+func (e *early) Unwrap() error { return e.error }
 
 // enter makes the caller a member of a room, be it here or at another server.
 func (a *API) enter(ctx context.Context, c *httpx.Caller, id matrix.RoomID, via []matrix.ServerName, q *joinRequest, reason string) error {
@@ -79,7 +102,11 @@ func (a *API) enter(ctx context.Context, c *httpx.Caller, id matrix.RoomID, via 
 	default:
 		content.AuthorisedBy, err = a.Engine.Authoriser(ctx, r, c.User)
 		if matrix.HasCode(err, matrix.CodeUnableToGrantJoin) && a.Remote != nil && len(r.Servers()) > 0 {
-			return a.enterElsewhere(ctx, c.User, id, via, q, content, true)
+			err := a.enterElsewhere(ctx, c.User, id, via, q, content, true)
+			if matrix.HasCode(err, matrix.CodeForbidden) {
+				return &early{err}
+			}
+			return err
 		}
 		if err != nil {
 			return err
