@@ -22,6 +22,11 @@ func (m *Media) Routes() []httpx.Route {
 		httpx.Raw(http.MethodGet, v1+"download/{serverName}/{mediaId}/{fileName}", m.download(false), limit, httpx.GuestsAllowed),
 		httpx.Raw(http.MethodGet, v1+"thumbnail/{serverName}/{mediaId}", m.thumbnail(false), limit, httpx.GuestsAllowed),
 		httpx.JSON(http.MethodGet, v1+"config", m.config, limit, httpx.GuestsAllowed),
+		httpx.JSON(http.MethodGet, v1+"preview_url", m.preview, limit),
+		httpx.Raw(http.MethodPost, partsPath, m.part, limit, size),
+		httpx.Raw(http.MethodPatch, partsPath+"/{id}", m.part, limit, size),
+		httpx.Raw(http.MethodDelete, partsPath+"/{id}", m.part, limit),
+		httpx.Raw(http.MethodGet, partsPath+"/{id}", m.part, limit),
 	}
 	if m.Config.Unauthenticated == Off {
 		return routes
@@ -30,6 +35,7 @@ func (m *Media) Routes() []httpx.Route {
 		httpx.Raw(http.MethodGet, old+"download/{serverName}/{mediaId}", m.download(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
 		httpx.Raw(http.MethodGet, old+"download/{serverName}/{mediaId}/{fileName}", m.download(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
 		httpx.Raw(http.MethodGet, old+"thumbnail/{serverName}/{mediaId}", m.thumbnail(true), limit, httpx.OptionalAuth, httpx.GuestsAllowed, earlier),
+		httpx.JSON(http.MethodGet, old+"preview_url", m.preview, limit, earlier),
 		httpx.JSON(http.MethodGet, old+"config", m.config, limit, httpx.GuestsAllowed, earlier),
 	)
 }

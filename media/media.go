@@ -7,8 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tus/tusd/v2/pkg/handler"
+	"golang.org/x/sync/singleflight"
+
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
+	"github.com/teahouse-chat/teahouse/media/preview"
 	"github.com/teahouse-chat/teahouse/media/storage"
 )
 
@@ -37,6 +41,7 @@ type Config struct {
 	BlockedServers  []string
 	DeleteRedacted  bool
 	MaxPixels       int
+	PreviewKeep     time.Duration
 }
 
 // Remote asks other servers for files.
@@ -58,9 +63,11 @@ type Deps struct {
 	DB         *db.DB
 	ServerName matrix.ServerName
 	Depot      *storage.Depot
+	PublicURL  string // where clients reach the server
 	Config     Config
 	Remote     Remote // nil: no other server is asked
 	Rooms      Rooms
+	Pages      *preview.Fetcher // nil: there are no previews
 	Now        func() time.Time
 	Rand       io.Reader
 	Log        *slog.Logger
@@ -74,6 +81,9 @@ type Media struct {
 	flights flights // files that are being fetched
 	used    usedFiles
 	work    workshop
+	looks   singleflight.Group // pages that are being looked at
+	looking chan struct{}
+	parts   *handler.UnroutedHandler
 
 	redactions redactions
 	wake       chan struct{} // something may be removed
@@ -84,10 +94,11 @@ func New(d Deps) *Media {
 	if d.Log == nil {
 		d.Log = slog.Default()
 	}
-	m := &Media{Deps: d, nids: d.DB.Sequence("media"), wake: make(chan struct{}, 1), work: newWorkshop(d.Config.MaxPixels)}
+	m := &Media{Deps: d, nids: d.DB.Sequence("media"), wake: make(chan struct{}, 1), work: newWorkshop(d.Config.MaxPixels), looking: make(chan struct{}, maxLooks)}
 	m.waiting.of = map[Ref]chan struct{}{}
 	m.flights.of = map[Ref]*flight{}
 	m.flights.failed = newFailures(d.Now)
+	m.parts = m.resumable()
 	if d.Config.DeleteRedacted {
 		m.redactions.wake = make(chan struct{}, 1)
 		d.DB.Subscribe(m.redactions.watch)

@@ -2,6 +2,7 @@ package media
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -28,7 +29,13 @@ var (
 // used for as long as the operator keeps them.
 func (m *Media) expire(ctx context.Context) error {
 	now := m.now()
-	err := m.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(deleteExpired, now-m.Config.PendingTime.Milliseconds()) })
+	err := m.DB.Write(ctx, func(tx *db.Tx) error {
+		if err := tx.Exec(deletePreviews, now-m.Config.PreviewKeep.Milliseconds()); err != nil {
+			return err
+		}
+		return tx.Exec(deleteExpired, now-m.Config.PendingTime.Milliseconds())
+	})
+	err = errors.Join(err, m.expireParts(ctx))
 	for kind, keep := range map[Kind]time.Duration{KindUpload: m.Config.LocalKeep, KindRemote: m.Config.RemoteKeep, KindPreview: previewKeep} {
 		if err == nil && keep > 0 {
 			err = m.removeOld(ctx, kind, now-keep.Milliseconds(), -1)

@@ -65,8 +65,7 @@ CREATE TABLE media_parts (
 	size       INTEGER NOT NULL,
 	type       TEXT NOT NULL,
 	name       TEXT NOT NULL,
-	expires_ts INTEGER NOT NULL,
-	media_id   TEXT NOT NULL
+	expires_ts INTEGER NOT NULL
 ) {without rowid};
 CREATE INDEX media_parts_uploader ON media_parts (uploader);
 CREATE INDEX media_parts_expires ON media_parts (expires_ts);

@@ -15,6 +15,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/media"
+	"github.com/teahouse-chat/teahouse/media/preview"
 	"github.com/teahouse-chat/teahouse/media/storage"
 )
 
@@ -24,6 +25,7 @@ func mediaConfig(c *config.Media) media.Config {
 		MaxUpload: int64(c.MaxUpload), MaxRemote: int64(c.MaxRemote), UserQuota: int64(c.UserQuota), PendingUploads: c.PendingUploads,
 		PendingTime: c.PendingTime, Unauthenticated: media.Mode(c.Unauthenticated), RemoteCache: int64(c.RemoteCache), RemoteKeep: c.RemoteKeep,
 		LocalKeep: c.LocalKeep, BlockedServers: c.BlockedServers, DeleteRedacted: c.DeleteRedacted, MaxPixels: c.MaxPixels,
+		PreviewKeep: c.Previews.Keep,
 	}
 }
 
@@ -114,6 +116,12 @@ func (s *Server) openMedia() error {
 	}
 	if s.cfg.Federation.Enabled {
 		d.Remote = remoteMedia{content.New(s.outside.client, s.outside.dialer, int64(s.cfg.Media.MaxRemote))}
+	}
+	d.PublicURL = s.cfg.ClientURL()
+	if p := s.cfg.Media.Previews; p.Enabled {
+		d.Pages = preview.New(preview.Options{
+			Dialer: s.outside.dialer, Allow: p.Allow, Deny: p.Deny, Language: p.Language, UserAgent: "Teahouse/" + s.deps.Version + " (link preview)",
+		})
 	}
 	s.Media, s.mediaFolder = media.New(d), root
 	return nil

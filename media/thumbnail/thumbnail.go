@@ -64,6 +64,9 @@ var formats = []format{
 
 // sniff finds the format of the bytes, and goes back to their start.
 func sniff(r io.ReadSeeker) (*format, error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	var head [16]byte
 	n, err := io.ReadFull(r, head[:])
 	if err != nil && err != io.ErrUnexpectedEOF {
