@@ -74,6 +74,8 @@ type fetched struct {
 	chain     nidSet                       // what authorised the room's present state; nil before it is asked for
 	// of rooms with a policy server: what it has signed of what a local user sends
 	signed []*event.Event
+	// of redactions: nobody brings in events of other servers meanwhile
+	settled bool
 }
 
 // need is an error that asks Update to fetch and call again.
@@ -185,7 +187,7 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	if b.head.state.Len() == 0 && !b.creating {
 		return nil, errUnknownRoom
 	}
-	target, err := b.redactionTarget(p)
+	target, awaits, err := b.redactionTarget(p)
 	if err != nil {
 		return nil, err
 	}
@@ -225,6 +227,9 @@ func (b *Builder) Append(p Proto) (*Stored, error) {
 	}
 	if target != nil {
 		b.redact(target, st)
+	}
+	if awaits {
+		b.await(st)
 	}
 	b.events = append(b.events, st)
 	return st, nil

@@ -304,13 +304,18 @@ func (b *Builder) link(a *arrival) {
 		b.redact(a.redacts, st)
 	}
 	if a.awaits {
-		b.got.awaiting[st.Redacts] = append(b.got.awaiting[st.Redacts], st)
-		b.Then(func(tx *db.Tx) error { return tx.Exec(insertAwaited, st.Redacts, st.NID) })
+		b.await(st)
 	}
 	// Where accepted events build on a turned down one the history goes on behind it.
 	if st.Flags&(Rejected|SoftFailed) == 0 || b.got.builtOn[st.ID] {
 		b.trackBackward(a)
 	}
+}
+
+// await lets a redaction have its effect as soon as its target comes.
+func (b *Builder) await(st *Stored) {
+	b.got.awaiting[st.Redacts] = append(b.got.awaiting[st.Redacts], st)
+	b.Then(func(tx *db.Tx) error { return tx.Exec(insertAwaited, st.Redacts, st.NID) })
 }
 
 func (b *Builder) add(st *Stored, known bool) {

@@ -125,3 +125,57 @@ func TestRedactionWithoutPower(t *testing.T) {
 		})
 	}
 }
+
+// TestRedactUnseen redacts events that only another server has: one that is late,
+// and one of the time before this server came. Both come redacted.
+func TestRedactUnseen(t *testing.T) {
+	for _, kind := range kinds {
+		for _, version := range []string{"1", "6", "11", "12"} {
+			a, b := newServer(t, "a", "sqlite"), newServer(t, "b", kind)
+			a.found(lookup(t, version))
+			old := a.say("old secret")
+			b.joinVia(a)
+			late := a.say("late secret")
+			redact := func(who matrix.UserID, target matrix.EventID) (*rooms.Stored, error) {
+				return b.Send(t.Context(), b.room, who, rooms.Proto{Type: matrix.TypeRedaction, Redacts: target, Content: []byte(`{}`)}, nil)
+			}
+			if _, err := redact("@weak:b", late.ID); !matrix.HasCode(err, matrix.CodeNotFound) {
+				t.Errorf("without power: %v", err)
+			}
+			for _, target := range []*event.Event{old, late} {
+				by, err := redact(b.user, target.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if by.Position <= 0 || !by.Outgoing {
+					t.Errorf("the redaction is not sent: %+v", by)
+				}
+				a.accept(wire(t, by.Event))
+			}
+			b.restart()
+			b.accept(late)
+			b.pastOf(a, []*event.Event{old}, 1)
+			for range 2 {
+				for _, target := range []*event.Event{old, late} {
+					for _, s := range []*server{a, b} {
+						if st := s.one(target.ID); !st.Served() || st.RedactedBy == 0 || strings.Contains(string(st.Content), "secret") {
+							t.Errorf("version %s: %s shows %s", version, s.name, st.Content)
+						}
+					}
+				}
+				b.restart()
+			}
+			for _, s := range []*server{a, b} {
+				if err := s.CheckConsistency(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	alone := newServer(t, "alone", "sqlite")
+	alone.found(lookup(t, "12"))
+	_, err := alone.Send(t.Context(), alone.room, alone.user, rooms.Proto{Type: matrix.TypeRedaction, Redacts: "$nothing", Content: []byte(`{}`)}, nil)
+	if !matrix.HasCode(err, matrix.CodeNotFound) {
+		t.Errorf("where nobody can have it: %v", err)
+	}
+}

@@ -8,30 +8,34 @@ import (
 )
 
 // redactionTarget finds the event that p redacts and checks that its sender may
-// redact it: their own events, or anybody's with the power to redact.
+// redact it: their own events, or anybody's with the power to redact. Who has
+// that may redact an event, too, that only other servers have: whoever gets it
+// takes the content from it, this server as well if it comes; then it awaits it.
 // spec: client-server#put_matrixclientv3roomsroomidredacteventidtxnid
-func (b *Builder) redactionTarget(p Proto) (*Stored, error) {
+func (b *Builder) redactionTarget(p Proto) (target *Stored, awaits bool, err error) {
 	if p.Type != matrix.TypeRedaction || p.StateKey != nil {
-		return nil, nil
+		return nil, false, nil
 	}
-	target, err := b.byID(p.Redacts)
-	if err != nil {
-		return nil, err
+	if target, err = b.byID(p.Redacts); err != nil {
+		return nil, false, err
 	}
-	if target == nil || target.Room != b.room.NID {
-		return nil, matrix.NotFound("There is no such event in the room to redact")
-	}
-	if target.Sender == p.Sender {
-		return target, nil
+	if target != nil && target.Room == b.room.NID && target.Sender == p.Sender {
+		return target, false, nil
 	}
 	levels, err := b.Levels()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if levels.User(p.Sender) < levels.Redact {
-		return nil, matrix.Forbidden("Redacting the events of others needs power level %d", levels.Redact)
+	powerful := levels.User(p.Sender) >= levels.Redact
+	switch {
+	case target == nil && powerful && b.got.settled && b.head.servers != nil:
+		return nil, true, nil
+	case target == nil || target.Room != b.room.NID:
+		return nil, false, matrix.NotFound("There is no such event in the room to redact")
+	case !powerful:
+		return nil, false, matrix.Forbidden("Redacting the events of others needs power level %d", levels.Redact)
 	}
-	return target, nil
+	return target, false, nil
 }
 
 // Levels are the power levels, what was appended included.

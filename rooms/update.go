@@ -23,7 +23,7 @@ func (e *Engine) Update(ctx context.Context, id matrix.RoomID, sender matrix.Use
 	if err != nil {
 		return nil, err
 	}
-	return e.update(ctx, r, sender, nil, fn)
+	return e.update(ctx, r, sender, newFetched(), nil, fn)
 }
 
 // Send appends one event. With a transaction id, a request that is sent again
@@ -35,7 +35,16 @@ func (e *Engine) Send(ctx context.Context, id matrix.RoomID, sender matrix.UserI
 		return nil, err
 	}
 	send := func() (*Stored, error) {
-		events, err := e.update(ctx, r, sender, txn, func(b *Builder) error {
+		got := newFetched()
+		if p.Redacts != "" && len(r.Servers()) > 0 {
+			// What it redacts may be about to come in.
+			if err := r.intake.Acquire(ctx, 1); err != nil {
+				return nil, err
+			}
+			defer r.intake.Release(1)
+			got.settled = true
+		}
+		events, err := e.update(ctx, r, sender, got, txn, func(b *Builder) error {
 			_, err := b.Append(p)
 			return err
 		})
@@ -50,8 +59,7 @@ func (e *Engine) Send(ctx context.Context, id matrix.RoomID, sender matrix.UserI
 	return e.once(ctx, *txn, send)
 }
 
-func (e *Engine) update(ctx context.Context, r *Room, sender matrix.UserID, txn *TxnKey, fn func(*Builder) error) ([]*Stored, error) {
-	got := newFetched()
+func (e *Engine) update(ctx context.Context, r *Room, sender matrix.UserID, got *fetched, txn *TxnKey, fn func(*Builder) error) ([]*Stored, error) {
 	for range updateTries {
 		events, pending, err := e.attempt(ctx, r, sender, got, txn, fn)
 		var n *need
