@@ -564,13 +564,17 @@ func (s authState) Event(typ, stateKey string) *event.Event {
 	return nil
 }
 
-// forbidden tells the sender of an event which rule it breaks.
+// forbidden tells the sender of an event which rule it breaks: 403 M_FORBIDDEN, or
+// 400 M_INVALID_PARAM for what nobody may say.
 func forbidden(err error) error {
 	var r *auth.Rejection
-	if errors.As(err, &r) {
-		return matrix.Forbidden("%s", r.Why).Because(r)
+	switch {
+	case !errors.As(err, &r):
+		return err
+	case r.Malformed:
+		return matrix.InvalidParam("%s", r.Why).Because(r)
 	}
-	return err
+	return matrix.Forbidden("%s", r.Why).Because(r)
 }
 
 // formatError tells the sender of an event what is wrong with it.

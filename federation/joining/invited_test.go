@@ -2,6 +2,8 @@ package joining_test
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -221,7 +223,7 @@ func TestMaliciousStrippedState(t *testing.T) {
 }
 
 // TestWrongVersion has an invitation claim a version that the room does not have:
-// it keeps nobody out of the room.
+// it keeps nobody from declining the next one, nor out of the room.
 func TestWrongVersion(t *testing.T) {
 	s, bob, p := here(t, "sqlite")
 	other := testrig.NewPeer(t, s.Network, "other")
@@ -239,6 +241,32 @@ func TestWrongVersion(t *testing.T) {
 	if status, code := put(t, p, "here", federation+"/v2/invite"+testrig.Path(h.ID, invite.ID),
 		object{"room_version": "10", "event": json.RawMessage(invite.JSON), "invite_room_state": h.state()}); status != 200 {
 		t.Errorf("%d %s", status, code)
+	}
+	left := make(chan *event.Event, 1)
+	p.Handle("GET /_matrix/federation/v1/make_leave/{room}/{user}", func(w http.ResponseWriter, _ *http.Request) {
+		d := h.Draft(bob.User, matrix.TypeMember, &key, object{"membership": "leave"})
+		testrig.WriteJSON(w, http.StatusOK, object{"room_version": "10", "event": json.RawMessage(d.JSON(h.Version))})
+	})
+	p.Handle("PUT /_matrix/federation/v2/send_leave/{room}/{event}", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		ev, err := event.Parse(h.Version, body)
+		if err != nil {
+			t.Error(err)
+		}
+		left <- ev
+		testrig.WriteJSON(w, http.StatusOK, object{})
+	})
+	bob.Must("POST", "/v3/rooms"+testrig.Path(h.ID, "leave"), object{})
+	select {
+	case ev := <-left:
+		if ev == nil || ev.Membership() != matrix.MembershipLeave {
+			t.Errorf("the host heard %+v", ev)
+		}
+	default:
+		t.Error("the host did not hear that the invitation was declined")
 	}
 	joinVia(bob, h.ID, "evil")
 }

@@ -95,34 +95,41 @@ func (j *Joining) Leave(ctx context.Context, r *rooms.Room, user matrix.UserID, 
 	if m.Membership != matrix.MembershipInvite && m.Membership != matrix.MembershipKnock {
 		return matrix.Forbidden("You are not in the room")
 	}
+	events, err := j.Engine.Events(ctx, []state.EventNID{m.Event})
+	if err != nil {
+		return err
+	}
 	via, err := j.via(ctx, r.ID, user, nil)
 	if err != nil {
 		return err
 	}
+	// The room's version is what was told with the invitation or the knock: that of
+	// a room in which nobody of this server is was told by whoever came first.
+	ended := events[0].Event
 	w := wish{room: r.ID, user: user, membership: matrix.MembershipLeave, content: content}
-	left, err := j.leaveThrough(ctx, r, via, w)
+	left, err := j.leaveThrough(ctx, ended.Version, via, w)
 	if err != nil {
 		return err
 	}
 	if left == nil {
-		if left, err = j.turnAway(ctx, r, m, w); err != nil {
+		if left, err = j.turnAway(ended, w); err != nil {
 			return err
 		}
 	}
 	ctx = context.WithoutCancel(ctx)
-	if _, err := j.Engine.StoreOutside(ctx, r.Version, left, nil); err != nil {
+	if _, err := j.Engine.StoreOutside(ctx, left.Version, left, nil); err != nil {
 		return err
 	}
 	return j.dropPending(ctx, user, r.ID, true)
 }
 
 // leaveThrough tells one of the servers; nil if none hears.
-func (j *Joining) leaveThrough(ctx context.Context, r *rooms.Room, via []matrix.ServerName, w wish) (*event.Event, error) {
+func (j *Joining) leaveThrough(ctx context.Context, v *event.Version, via []matrix.ServerName, w wish) (*event.Event, error) {
 	limited, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	var failed failures
 	for _, server := range via {
-		ev, err := j.leaveAt(limited, server, r.Version, w)
+		ev, err := j.leaveAt(limited, server, v, w)
 		if err == nil {
 			return ev, nil
 		}
@@ -160,15 +167,11 @@ func (j *Joining) leaveAt(ctx context.Context, server matrix.ServerName, v *even
 
 // turnAway makes the event by which a user leaves as far as this server is
 // concerned: it follows upon the one that it ends, and goes nowhere.
-func (j *Joining) turnAway(ctx context.Context, r *rooms.Room, m rooms.Membership, w wish) (*event.Event, error) {
-	events, err := j.Engine.Events(ctx, []state.EventNID{m.Event})
-	if err != nil {
-		return nil, err
-	}
-	ended := []event.Ref{events[0].Ref()}
+func (j *Joining) turnAway(ended *event.Event, w wish) (*event.Event, error) {
+	prev := []event.Ref{ended.Ref()}
 	key := string(w.user)
-	return event.Build(r.Version, event.Draft{
-		RoomID: r.ID, Type: matrix.TypeMember, StateKey: &key, Sender: w.user, Content: w.content,
-		Depth: min(events[0].Depth+1, event.MaxDepth), OriginServerTS: j.Now().UnixMilli(), PrevEvents: ended, AuthEvents: ended,
+	return event.Build(ended.Version, event.Draft{
+		RoomID: ended.RoomID, Type: matrix.TypeMember, StateKey: &key, Sender: w.user, Content: w.content,
+		Depth: min(ended.Depth+1, event.MaxDepth), OriginServerTS: j.Now().UnixMilli(), PrevEvents: prev, AuthEvents: prev,
 	}, j.Engine.ServerName, j.Engine.Key)
 }

@@ -310,9 +310,10 @@ func powerLevels(u matrix.UserID, q *createRequest, v *event.Version, set preset
 	if !isObject(content["users"]) || !isObject(content["events"]) {
 		return nil, matrix.BadJSON("power_level_content_override: users and events must be objects")
 	}
-	if v.CreatorPower {
-		// Clients that know older room versions only give the creator a level,
-		// which a creator whose power has no limit must not have.
+	if v.CreatorPower && q.RoomVersion == "" {
+		// Clients that know older room versions only, and take what is the default,
+		// give the creator a level, which a creator whose power has no limit must not
+		// have. Who asks for such a version is told.
 		named := map[matrix.UserID]json.RawMessage{}
 		if err := json.Unmarshal(content["users"], &named); err != nil {
 			return nil, matrix.BadJSON("power_level_content_override.users is not an object")

@@ -97,6 +97,7 @@ func TestCreateRoomRefusals(t *testing.T) {
 			"alias":           {400, matrix.CodeRoomInUse, object{"room_alias_name": "taken"}},
 			"levels":          {400, matrix.CodeBadJSON, object{"power_level_content_override": object{"users": 5}}},
 			"level":           {403, matrix.CodeForbidden, object{"power_level_content_override": object{"ban": "high"}}},
+			"creator's level": {400, matrix.CodeInvalidParam, object{"room_version": "12", "power_level_content_override": object{"users": object{"@alice:test": 100}}}},
 			"create again":    {400, matrix.CodeBadJSON, object{"initial_state": []any{object{"type": "m.room.create", "content": object{}}}}},
 			"creators":        {400, matrix.CodeInvalidParam, object{"creation_content": object{"additional_creators": []any{"x"}}}},
 			"no content":      {400, matrix.CodeBadJSON, object{"initial_state": []any{object{"type": "a"}}}},
@@ -142,4 +143,7 @@ func TestCreatorMayBeGivenALevel(t *testing.T) {
 	if got := fmt.Sprint(levels["users"], levels["users_default"]); got != "map[@bob:test:50] 10" {
 		t.Errorf("levels are %s", got)
 	}
+	alice.Fails(400, matrix.CodeInvalidParam, "PUT", "/v3/rooms"+testrig.Path(room, "state", "m.room.power_levels", ""), object{
+		"users": object{"@alice:test": 100},
+	})
 }

@@ -17,8 +17,9 @@ type State interface {
 // Rejection says which rule an event breaks. It is the only error of this
 // package.
 type Rejection struct {
-	Rule string // the version and the rule's number on its page, such as "v12 5.3.2"
-	Why  string
+	Rule      string // the version and the rule's number on its page, such as "v12 5.3.2"
+	Why       string
+	Malformed bool // nobody could say this in the room, whatever their power
 }
 
 func (r *Rejection) Error() string { return "rejected by " + r.Rule + ": " + r.Why }
@@ -129,6 +130,10 @@ func (c *check) levels() PowerLevels {
 
 func (c *check) reject(r rule, below string, why string, args ...any) error {
 	return reject(c.v, r, below, why, args...)
+}
+
+func (c *check) malformed(r rule, why string, args ...any) error {
+	return &Rejection{Rule: "v" + c.v.ID + " " + r.number(c.v), Why: fmt.Sprintf(why, args...), Malformed: true}
 }
 
 func reject(v *event.Version, r rule, below string, why string, args ...any) error {

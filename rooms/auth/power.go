@@ -72,7 +72,7 @@ func (c *check) levelsWellFormed(l *levels) error {
 	}
 	for _, creator := range creationOf(c.create).creators {
 		if _, listed := l.users[string(creator)]; listed {
-			return c.reject(ruleLevelsCreators, "", "users lists the creator %s", creator)
+			return c.malformed(ruleLevelsCreators, "users lists %s, who has unlimited power as a creator", creator)
 		}
 	}
 	return nil
