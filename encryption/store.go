@@ -240,8 +240,7 @@ var (
 	selectOneTime = db.SQL(`SELECT algorithm, key_id, keys FROM one_time_keys
 		WHERE user_id = $1 AND device_id = $2 AND algorithm IN {texts $3} AND key_id IN {texts $4}`)
 	insertOneTime = db.SQL(`INSERT INTO one_time_keys (user_id, device_id, algorithm, key_id, keys, batch, claimed_ts)
-		SELECT $1, $2, a.value, b.value, c.value, $3, 0
-		FROM {texts $4} AS a JOIN {texts $5} AS b ON b.n = a.n JOIN {texts $6} AS c ON c.n = a.n`)
+		SELECT $1, $2, a.value, a.value2, a.value3, $3, 0 FROM {texts $4, texts $5, texts $6} AS a`)
 	countOneTime = db.SQL(`SELECT algorithm, count(*) FROM one_time_keys
 		WHERE user_id = $1 AND device_id = $2 AND claimed_ts = 0 GROUP BY algorithm`)
 	// The condition outside decides between processes that found the same key.

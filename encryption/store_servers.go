@@ -5,7 +5,7 @@ import "github.com/teahouse-chat/teahouse/internal/db"
 // What other servers are told of local users.
 var (
 	upsertStreamChanges = db.SQL(`INSERT INTO stream_changes (user_id, device_id, stream_id)
-		SELECT $1, a.value, b.value FROM {texts $2} AS a JOIN {ints $3} AS b ON b.n = a.n WHERE 1 = 1
+		SELECT $1, a.value, a.value2 FROM {texts $2, ints $3} AS a WHERE 1 = 1
 		ON CONFLICT (user_id, device_id) DO UPDATE SET stream_id = excluded.stream_id`)
 	selectStreamChanges = db.SQL(`SELECT device_id, stream_id FROM stream_changes WHERE user_id = $1 ORDER BY stream_id`)
 	deleteStreamChanges = db.SQL(`DELETE FROM stream_changes WHERE user_id = $1 AND device_id IN {texts $2}`)
@@ -47,7 +47,7 @@ var (
 	upsertRemoteUser  = db.SQL(`INSERT INTO remote_users (user_id, server, stream_id, touched, stale) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (user_id) DO UPDATE SET stream_id = excluded.stream_id, touched = excluded.touched, stale = excluded.stale`)
 	insertStale = db.SQL(`INSERT INTO remote_users (user_id, server, stream_id, touched, stale)
-		SELECT a.value, b.value, $3, $4, 1 FROM {texts $1} AS a JOIN {texts $2} AS b ON b.n = a.n WHERE 1 = 1
+		SELECT a.value, a.value2, $3, $4, 1 FROM {texts $1, texts $2} AS a WHERE 1 = 1
 		ON CONFLICT (user_id) DO NOTHING`)
 	selectRemotePage = db.SQL(`SELECT user_id FROM remote_users WHERE user_id > $1 ORDER BY user_id LIMIT $2`)
 	selectStale      = db.SQL(`SELECT user_id FROM remote_users WHERE server = $1 AND stale = 1 AND user_id > $2 ORDER BY user_id LIMIT $3`)
@@ -57,14 +57,14 @@ var (
 	selectRemoteDevices = db.SQL(`SELECT user_id, device_id, keys FROM remote_devices WHERE user_id IN {texts $1}`)
 	countRemoteDevices  = db.SQL(`SELECT count(*) FROM remote_devices WHERE user_id = $1 AND device_id <> $2`)
 	upsertRemoteDevices = db.SQL(`INSERT INTO remote_devices (user_id, device_id, keys)
-		SELECT $1, a.value, b.value FROM {texts $2} AS a JOIN {texts $3} AS b ON b.n = a.n WHERE 1 = 1
+		SELECT $1, a.value, a.value2 FROM {texts $2, texts $3} AS a WHERE 1 = 1
 		ON CONFLICT (user_id, device_id) DO UPDATE SET keys = excluded.keys`)
 	deleteRemoteDevices    = db.SQL(`DELETE FROM remote_devices WHERE user_id = $1 AND device_id IN {texts $2}`)
 	deleteAllRemoteDevices = db.SQL(`DELETE FROM remote_devices WHERE user_id IN {texts $1}`)
 
 	selectRemoteCross = db.SQL(`SELECT user_id, usage, keys FROM remote_cross_keys WHERE user_id IN {texts $1}`)
 	upsertRemoteCross = db.SQL(`INSERT INTO remote_cross_keys (user_id, usage, keys)
-		SELECT $1, a.value, b.value FROM {texts $2} AS a JOIN {texts $3} AS b ON b.n = a.n WHERE 1 = 1
+		SELECT $1, a.value, a.value2 FROM {texts $2, texts $3} AS a WHERE 1 = 1
 		ON CONFLICT (user_id, usage) DO UPDATE SET keys = excluded.keys`)
 	deleteRemoteCross    = db.SQL(`DELETE FROM remote_cross_keys WHERE user_id = $1 AND usage IN {texts $2}`)
 	deleteAllRemoteCross = db.SQL(`DELETE FROM remote_cross_keys WHERE user_id IN {texts $1}`)

@@ -180,9 +180,11 @@ func toDeviceEvent(sender matrix.UserID, eventType string, content json.RawMessa
 	b := append(make([]byte, 0, len(content)+len(sender)+len(eventType)+40), `{"type":`...)
 	b = append(appendText(b, eventType), `,"sender":`...)
 	b = append(appendText(b, sender), `,"content":`...)
-	var compact bytes.Buffer
-	if json.Compact(&compact, content) == nil {
-		content = compact.Bytes()
+	if bytes.ContainsAny(content, " \t\r\n") { // what is encrypted mostly has none
+		var compact bytes.Buffer
+		if json.Compact(&compact, content) == nil {
+			content = compact.Bytes()
+		}
 	}
 	return append(append(b, content...), '}')
 }

@@ -35,6 +35,8 @@ var scenarios = []scenario{
 	{name: "state", about: "state storage of joins into a large room", run: stateStorage},
 	{name: "large", about: "a message in a room of 10,000, of whom 100 are connected", run: large},
 	{name: "memory", about: "memory with 500 idle long polls in 200 rooms", run: memory},
+	{name: "keys", about: "publishing, claiming and asking for the keys of devices", run: keys},
+	{name: "todevice", about: "messages to 20 devices that wait", run: toDevice},
 	{name: "fedjoin", about: "joining rooms of 100 and of 10,000 members over federation; of 50,000 with -long", run: fedJoin},
 	{name: "fedsend", about: "messages to another server, one by one and in a burst", run: fedSend},
 	{name: "fedcatchup", about: "10,000 events after another server was down", run: fedCatchUp},

@@ -39,10 +39,11 @@
 //
 // Further tokens: IN {ints $1}, NOT IN {ints $1} and IN {texts $1} test for
 // membership of a slice. Elsewhere {ints $1} AS x is a table with the columns
-// value and n (0, 1 ...), which inserts or joins many rows at once:
+// value and n (0, 1 ...), and {ints $1, texts $2} AS x one with value, value2 and
+// n, of slices of the same length, which inserts or joins many rows at once:
 //
-//	INSERT INTO edges (nid, prev) SELECT a.value, b.value
-//	FROM {ints $1} AS a JOIN {ints $2} AS b ON b.n = a.n
+//	INSERT INTO edges (nid, prev) SELECT a.value, a.value2
+//	FROM {ints $1, ints $2} AS a
 //
 // {greatest}(a, b) and {least}(a, b) are max and min of values, not of rows; give
 // them no NULLs. {instr}(text, part) is where part begins in text, counted from

@@ -140,6 +140,9 @@ func TestRender(t *testing.T) {
 		{`a = $1 AND b = $12`, `a = ?1 AND b = ?12`, `a = $1 AND b = $12`},
 		{`a IN {ints $2}`, `a IN (SELECT value FROM json_each(?2))`, `a = ANY ($2::bigint[])`},
 		{`a not in {texts $1}`, `a NOT IN (SELECT value FROM json_each(?1))`, `a <> ALL ($1::text[])`},
+		{`{texts $1}`, `(SELECT value, key AS n FROM json_each(?1))`, `(SELECT value, n - 1 AS n FROM unnest($1::text[]) WITH ORDINALITY AS u(value, n))`},
+		{`{texts $1, ints $2}`, `(SELECT value, ?2 ->> key AS value2, key AS n FROM json_each(?1))`,
+			`(SELECT value, value2, n - 1 AS n FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS u(value, value2, n))`},
 		{`{instr}(a, ':')`, `instr(a, ':')`, `strpos(a, ':')`},
 		{`{greatest}(a, {least}(b, 1))`, `max(a, min(b, 1))`, `greatest(a, least(b, 1))`},
 	} {

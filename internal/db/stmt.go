@@ -114,7 +114,8 @@ const (
 var (
 	parameter  = regexp.MustCompile(`\$(\d+)`)
 	inToken    = regexp.MustCompile(`(?i)(\bNOT\s+)?\bIN\s*\{(ints|texts) \$(\d+)\}`)
-	tableToken = regexp.MustCompile(`\{(ints|texts) \$(\d+)\}`)
+	tableToken = regexp.MustCompile(`\{(?:ints|texts) \$\d+(?:, (?:ints|texts) \$\d+)*\}`)
+	listToken  = regexp.MustCompile(`(ints|texts) \$(\d+)`)
 	ddlType    = regexp.MustCompile(`\b(INTEGER|TEXT|REAL)\b`)
 )
 
@@ -178,13 +179,27 @@ func renderIn(m string, e engine) string {
 }
 
 // renderTable writes {ints $1} as a table of columns value and n, which counts
-// from 0, so that lists can be joined to each other and to tables.
+// from 0, and {ints $1, texts $2} as one of value, value2 and n. SQLite looks the
+// second value up by its number: to join two lists it would read one of them anew
+// for each value of the other.
 func renderTable(m string, e engine) string {
-	p := tableToken.FindStringSubmatch(m)
-	if e == sqlite {
-		return fmt.Sprintf("(SELECT value, key AS n FROM json_each($%s))", p[2])
+	lists := listToken.FindAllStringSubmatch(m, -1)
+	names, typed := "value", ""
+	lookups := ""
+	for i, l := range lists {
+		if i == 0 {
+			typed = fmt.Sprintf("$%s::%s", l[2], arrays[l[1]])
+			continue
+		}
+		name := fmt.Sprint("value", i+1)
+		names += ", " + name
+		typed += fmt.Sprintf(", $%s::%s", l[2], arrays[l[1]])
+		lookups += fmt.Sprintf("$%s ->> key AS %s, ", l[2], name)
 	}
-	return fmt.Sprintf("(SELECT value, n - 1 AS n FROM unnest($%s::%s) WITH ORDINALITY AS u(value, n))", p[2], arrays[p[1]])
+	if e == sqlite {
+		return fmt.Sprintf("(SELECT value, %skey AS n FROM json_each($%s))", lookups, lists[0][2])
+	}
+	return fmt.Sprintf("(SELECT %s, n - 1 AS n FROM unnest(%s) WITH ORDINALITY AS u(%s, n))", names, typed, names)
 }
 
 // renderDDL is render for migrations. The types are SQLite's; PostgreSQL gets

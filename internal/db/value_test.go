@@ -22,7 +22,7 @@ var (
 	findNIDs    = db.SQL(`SELECT nid FROM things WHERE nid IN {ints $1} ORDER BY nid`)
 	findOthers  = db.SQL(`SELECT nid FROM things WHERE nid NOT IN {ints $1} ORDER BY nid`)
 	findNames   = db.SQL(`SELECT nid FROM things WHERE name IN {texts $1} AND nid < $2 ORDER BY nid`)
-	insertMany  = db.SQL(`INSERT INTO things (nid, name) SELECT a.value, b.value FROM {ints $1} AS a JOIN {texts $2} AS b ON b.n = a.n`)
+	insertMany  = db.SQL(`INSERT INTO things (nid, name) SELECT a.value, a.value2 FROM {ints $1, texts $2} AS a`)
 	likeThings  = db.SQL(`SELECT nid FROM things WHERE name LIKE $1 ORDER BY nid`)
 	sumThings   = db.SQL(`SELECT sum(nid), {greatest}(1, 2), {least}(1, 2), EXISTS (SELECT 1 FROM things), CAST($1 AS TEXT) IS NULL, 1 = 2 FROM things`)
 )
