@@ -39,6 +39,8 @@
 //     (else the list is stale), and if the user shared rooms with local users
 //     without a break (else it is forgotten). Where that is in doubt the list does
 //     not count until it was looked into.
+//   - Other servers' lists are asked for when somebody here asks for them, and kept
+//     from then on; who is not asked about costs nothing but the notices of changes.
 //   - An answer is stored only if nothing was heard of the user since it was asked
 //     for. Stale lists are asked for again in the background, until they are had.
 //   - What another server says is stored in the form in which clients get it: no

@@ -93,6 +93,7 @@ type Encryption struct {
 	signed  *cache[matrix.UserID, map[target][]signature] // of other users' keys, by signer
 	pruned  atomic.Int64                                  // when old transactions and claimed keys were last removed; ms
 
+	asked   asking
 	backlog *backlog // what other servers are to be told
 	doubts  *doubts
 	resync  *resyncs
@@ -123,7 +124,7 @@ func New(d Deps) (*Encryption, error) {
 		Deps: d, batches: d.DB.Sequence("one_time_key_batch"),
 		inboxes: newCache[device, inbox](devicesKept), counts: newCache[device, counts](devicesKept),
 		lists: newCache[matrix.UserID, *deviceList](listsKept), signed: newCache[matrix.UserID, map[target][]signature](listsKept),
-		backlog: newBacklog(), doubts: newDoubts(), resync: newResyncs(d.Now),
+		asked: asking{users: map[matrix.UserID]int{}}, backlog: newBacklog(), doubts: newDoubts(), resync: newResyncs(d.Now),
 		floor: d.DB.Position(), moves: map[rooms.RoomNID]int64{},
 	}
 	e.lastChange.Store(e.floor)

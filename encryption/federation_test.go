@@ -63,8 +63,13 @@ func TestListsAcrossServers(t *testing.T) {
 			changed, _ := bob.lists(at)
 			return slices.Equal(changed, []matrix.UserID{alice.user})
 		})
+		// Whoever is told asks; nobody does before that.
+		if n := a.requests("user/devices/{userId}") + a.requests("user/keys/query") + b.requests("user/devices/{userId}") + b.requests("user/keys/query"); n != 0 {
+			t.Errorf("%d questions were asked that nobody had", n)
+		}
 		w.sees(bob, alice.user)
 		w.keeps(b, alice.user)
+		w.sees(alice, bob.user)
 		w.keeps(a, bob.user)
 
 		// A list that came without its place in the stream is asked for once more.
@@ -136,14 +141,17 @@ func TestLostUpdate(t *testing.T) {
 		w.sees(bob, alice.user)
 		w.keeps(b, alice.user)
 
-		lose := func(n int) {
-			t.Helper()
-			a.eventually("there is mail", func() bool { return len(a.mail("b", n)) == n })
-			a.discard("b", a.mail("b", n))
-		}
+		b.eventually("b has no more questions", func() bool {
+			b.e.resync.mu.Lock()
+			defer b.e.resync.mu.Unlock()
+			return len(b.e.resync.servers) == 0
+		})
 		id := alice.identity()
 		want[object](alice, "POST", crossPath, id.body(""))
-		lose(1)
+		a.eventually("the update is on its way", func() bool {
+			return slices.ContainsFunc(a.mail("b", 10), func(l letter) bool { return l.typ == EDUSigningKeys })
+		})
+		a.discard("b", a.mail("b", 10)) // some of before it, too
 		w.cut("a", "b", true)
 		a.login("alice", "A2").upload(0)
 		a.eventually("there is mail", func() bool { return len(a.mail("b", 1)) == 1 })
@@ -300,9 +308,10 @@ func TestFirstUpdates(t *testing.T) {
 		a, b := w.sites["a"], w.sites["b"]
 		a1 := a.login("alice", "A1") // has no keys
 		a.login("alice", "A2").upload(0)
-		b.login("bob", "B1")
+		bob := b.login("bob", "B1")
 		h := b.found("bob")
 		w.join(h, a1.user, "b")
+		at := b.DB.Position()
 		a.eventually("there is mail", func() bool { return len(a.mail("b", 10)) == 2 })
 		var devices []string
 		for _, l := range a.mail("b", 10) {
@@ -316,6 +325,17 @@ func TestFirstUpdates(t *testing.T) {
 		if !slices.Equal(devices, []string{"A1 false", "A2 true"}) {
 			t.Errorf("devices: %v", devices)
 		}
+		// That there is a device without keys is no news to clients; but keys are.
+		list := a.mail("b", 10)
+		slices.SortFunc(list, func(x, y letter) int { return len(x.content) - len(y.content) })
+		for i, told := range [][]matrix.UserID{nil, {a1.user}} {
+			a.deliver("b", list[i:i+1])
+			if changed, _ := bob.lists(at); !slices.Equal(changed, told) {
+				t.Errorf("after %d updates bob is told of %v", i+1, changed)
+			}
+		}
+		a.discard("b", list)
+		w.sees(bob, a1.user)
 		w.keeps(b, a1.user)
 	})
 }

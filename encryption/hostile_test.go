@@ -214,6 +214,7 @@ func TestRefusals(t *testing.T) {
 	h := a.found("aaron")
 	w.join(h, bob.user, "a")
 	anna.upload(0)
+	w.sees(bob, anna.user)
 	w.keeps(b, anna.user)
 	devices := a.handlers["user/devices/{userId}"]
 	refuse := true

@@ -76,6 +76,33 @@ func unreachable(err error) *matrix.Error {
 	return matrix.NewError(http.StatusBadGateway, matrix.CodeConnectionFailed, "The server cannot be reached")
 }
 
+// asking are the remote users who are being asked about, and for how many requests.
+type asking struct {
+	mu    sync.Mutex
+	users map[matrix.UserID]int
+}
+
+// note notes users until the function that it returns is called.
+func (a *asking) note(users wantedKeys) (done func()) {
+	add := func(n int) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for u := range users {
+			if a.users[u] += n; a.users[u] == 0 {
+				delete(a.users, u)
+			}
+		}
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+func (a *asking) about(u matrix.UserID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.users[u] > 0
+}
+
 // byServer parts what is wanted of remote users by whom to ask.
 func byServer(users wantedKeys) map[matrix.ServerName]wantedKeys {
 	parts := map[matrix.ServerName]wantedKeys{}
@@ -110,6 +137,7 @@ func (e *Encryption) remoteLists(ctx context.Context, timeout int64, users wante
 		rest[user] = nil // all of the list, so that it can be kept
 	}
 	got := map[matrix.UserID]fetched{}
+	defer e.asked.note(rest)()
 	at := e.DB.Position()
 	asked(ctx, e, timeout, byServer(rest), failed, e.queryServer, func(part wantedKeys, keys *Keys) {
 		for user := range part { // a server speaks for whom it was asked about

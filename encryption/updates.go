@@ -39,7 +39,8 @@ type signingUpdate struct {
 func (e *Encryption) HandleDeviceList(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
 	var u deviceUpdate
 	bad := json.Unmarshal(content, &u)
-	return e.update(ctx, origin, userOf(content), func(ctx context.Context, tx *db.Tx, was remoteUser) (remoteUser, bool, error) {
+	idle := bad == nil && absent(u.Keys)
+	return e.update(ctx, origin, userOf(content), idle, func(ctx context.Context, tx *db.Tx, was remoteUser) (remoteUser, bool, error) {
 		is := was.follow(u.StreamID, u.PrevID)
 		if bad != nil {
 			is.stale = true
@@ -55,7 +56,7 @@ func (e *Encryption) HandleDeviceList(ctx context.Context, origin matrix.ServerN
 func (e *Encryption) HandleSigningKeys(ctx context.Context, origin matrix.ServerName, content json.RawMessage) error {
 	var u signingUpdate
 	bad := json.Unmarshal(content, &u)
-	return e.update(ctx, origin, userOf(content), func(ctx context.Context, tx *db.Tx, was remoteUser) (remoteUser, bool, error) {
+	return e.update(ctx, origin, userOf(content), false, func(ctx context.Context, tx *db.Tx, was remoteUser) (remoteUser, bool, error) {
 		is := was
 		if u.StreamID != nil {
 			if is = was.follow(*u.StreamID, u.PrevID); is == was {
@@ -151,7 +152,12 @@ func applyCross(ctx context.Context, tx *db.Tx, u *signingUpdate) (complete bool
 // relied upon, and tells local users. The op gives the user back as it leaves
 // them, stale if the update does not follow upon what is known, and whether there
 // is any news.
-func (e *Encryption) update(ctx context.Context, origin matrix.ServerName, user matrix.UserID,
+//
+// The list of a user whom nobody here has asked about, or is asking about now, is
+// not asked for because of an update: whoever is told of it does that. Of an idle
+// update, one without keys, nobody is told then: servers send such as they begin to
+// share a room, which local users are told of anyway.
+func (e *Encryption) update(ctx context.Context, origin matrix.ServerName, user matrix.UserID, idle bool,
 	op func(ctx context.Context, tx *db.Tx, was remoteUser) (is remoteUser, news bool, err error)) error {
 	if _, err := matrix.ParseUserID(string(user)); err != nil || user.Server() != origin || e.local(user) {
 		return nil
@@ -165,6 +171,12 @@ func (e *Encryption) update(ctx context.Context, origin matrix.ServerName, user 
 		was, known, err := db.One(ctx, tx, selectRemoteUsers, scanRemoteUser, []matrix.UserID{user})
 		if err != nil {
 			return err
+		}
+		if !known && !e.asked.about(user) {
+			if idle {
+				return nil
+			}
+			return e.tellAll(tx, user, watchers, false)
 		}
 		is := remoteUser{user: user, stream: unknownStream, stale: true}
 		if known {
