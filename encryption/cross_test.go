@@ -87,6 +87,8 @@ func signDevice(id *identity, c *client) string {
 	return fmt.Sprintf(`{%q:{%q:%s}}`, c.user, c.id, signed)
 }
 
+// THREATS A6: cross-signing keys are stored only with the signatures that they need,
+// each verified.
 func TestWrongCrossSigningUploads(t *testing.T) {
 	g := newRig(t, urlOf(t))
 	alice := g.login("alice", "A1")
@@ -119,6 +121,7 @@ func TestWrongCrossSigningUploads(t *testing.T) {
 	}
 }
 
+// THREATS A6: every signature is verified before it is stored.
 func TestSignatures(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		a1, a2, bob, carol := g.login("alice", "A1"), g.login("alice", "A2"), g.login("bob", "B1"), g.login("carol", "C1")

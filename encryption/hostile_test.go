@@ -35,7 +35,7 @@ func company(t *testing.T, w *world) (alice, bob *client, stream int64) {
 	return alice, bob, stream
 }
 
-// What servers may not say, and what cannot be read, changes nothing, fails
+// THREATS F11, F16: what servers may not say, and what cannot be read, changes nothing, fails
 // nothing, and does not stand in the way of what comes after it.
 func TestHostileUpdates(t *testing.T) {
 	worlds(t, []matrix.ServerName{"a", "b", "c"}, func(t *testing.T, w *world) {
@@ -162,7 +162,7 @@ func TestHostileUpdates(t *testing.T) {
 	})
 }
 
-// An answer of another server is no better than its updates.
+// THREATS F11: an answer of another server is no better than its updates.
 func TestHostileAnswers(t *testing.T) {
 	w := newWorld(t, "sqlite", "a", "b")
 	alice, _, _ := company(t, w)
@@ -301,7 +301,7 @@ func (c *client) arrived() []string {
 	return list
 }
 
-// Servers speak for their own users only, strangers fill no inbox, and nothing
+// THREATS F11, F16: servers speak for their own users only, strangers fill no inbox, and nothing
 // malformed comes through or fails what is beside it.
 func TestHostileMessages(t *testing.T) {
 	worlds(t, []matrix.ServerName{"a", "b"}, func(t *testing.T, w *world) {

@@ -138,6 +138,8 @@ func TestFallbackKeys(t *testing.T) {
 	})
 }
 
+// THREATS F11, F13: what is malformed is refused, with NULs and without, and nothing
+// of it is stored.
 func TestMalformedUploads(t *testing.T) {
 	g := newRig(t, urlOf(t))
 	alice, bob := g.login("alice", "A1"), g.login("bob", "B1")
@@ -203,6 +205,7 @@ func TestNewIdentity(t *testing.T) {
 	})
 }
 
+// THREATS A3: a device that was logged out is gone for everybody at once.
 func TestLogoutRemovesKeys(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		a1, a2, bob := g.login("alice", "A1"), g.login("alice", "A2"), g.login("bob", "B1")

@@ -10,6 +10,8 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms/roomstest"
 )
 
+// THREATS A4: users are told of the devices of those whom they share a room with, and
+// of nobody else; that they do not share one any more is the last that they are told.
 func TestDeviceLists(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		alice, bob, carol := g.login("alice", "A1"), g.login("bob", "B1"), g.login("carol", "C1")

@@ -101,7 +101,7 @@ func TestToDeviceRefused(t *testing.T) {
 	}
 }
 
-// A sender who floods a device waits for it; others do not wait for the sender,
+// THREATS A15: a sender who floods a device waits for it; others do not wait for the sender,
 // and nothing is lost or changes its order.
 func TestFloods(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {

@@ -207,6 +207,17 @@ func TestNULInTexts(t *testing.T) {
 			{"POST", "/v3/login", `{"type":"m.login.token","token":` + nul + `}`},
 			{"POST", "/v3/refresh", `{"refresh_token":` + nul + `}`},
 			{"POST", "/v3/pushers/set", `{"kind":null,"app_id":` + nul + `,"pushkey":` + nul + `}`},
+			{"POST", "/v3/keys/upload", `{"one_time_keys":{"curve25519:a\u0000b":` + nul + `},"fallback_keys":{` + nul + `:{}},"device_keys":{"user_id":` + nul + `}}`},
+			{"POST", "/v3/keys/query", `{"device_keys":{"@alice:test":[` + nul + `],"@a\u0000:elsewhere":[]}}`},
+			{"POST", "/v3/keys/query", `{"device_keys":{"@alice:test":[` + nul + `]}}`},
+			{"POST", "/v3/keys/claim", `{"one_time_keys":{"@alice:test":{` + nul + `:` + nul + `}}}`},
+			{"POST", "/v3/keys/device_signing/upload", `{"master_key":{"user_id":"@alice:test","usage":["master"],"keys":{` + nul + `:` + nul + `}}}`},
+			{"POST", "/v3/keys/signatures/upload", `{"@alice:test":{` + nul + `:{"user_id":"@alice:test","device_id":` + nul + `}}}`},
+			{"PUT", "/v3/sendToDevice/m.x/nul", `{"messages":{"@alice:test":{"*":{"x":` + nul + `},` + nul + `:{}}}}`},
+			{"POST", "/v3/room_keys/version", `{"algorithm":` + nul + `,"auth_data":{"x":` + nul + `}}`},
+			{"POST", "/v3/room_keys/version", `{"algorithm":"m.x","auth_data":{"x":` + nul + `}}`},
+			{"PUT", "/v3/room_keys/keys?version=1", `{"rooms":{` + nul + `:{"sessions":{` + nul + `:{"first_message_index":1,"forwarded_count":0,"is_verified":true,"session_data":{"x":` + nul + `}}}}}}`},
+			{"PUT", "/unstable/org.matrix.msc3814.v1/dehydrated_device", `{"device_id":` + nul + `,"device_data":{"x":` + nul + `},"initial_device_display_name":` + nul + `}`},
 			{"POST", "/_synapse/admin/v1/register", `{"nonce":` + nul + `,"username":` + nul + `,"password":"x","mac":"x"}`},
 		} {
 			status, text := body(t, s, alice, c.method, c.path, c.body)
@@ -234,14 +245,15 @@ var members = []string{
 	"typing", "timeout", "presence", "status_msg", "m.fully_read", "m.read", "m.read.private", "thread_id", "order", "score", "msgtype", "body",
 	"m.relates_to", "m.new_content", "redacts", "alias", "alt_aliases", "membership", "users", "events", "join_rule", "history_visibility",
 	"third_party_signed", "third_party_instance_id", "include_all_networks", "room", "account_data", "event_fields", "event_format", "kind", "app_id",
-	"pushkey", "lang", "data", "client_secret", "email", "send_attempt", "medium", "address", "sid", "session", "nonce", "mac", "admin",
+	"pushkey", "lang", "device_keys", "one_time_keys", "fallback_keys", "messages", "master_key", "self_signing_key", "user_signing_key", "algorithm",
+	"auth_data", "version", "rooms", "sessions", "session_data", "first_message_index", "forwarded_count", "is_verified", "device_data", "data", "client_secret", "email", "send_attempt", "medium", "address", "sid", "session", "nonce", "mac", "admin",
 }
 
 // queries are names that requests read from the query.
 var queries = []string{
 	"since", "from", "to", "dir", "limit", "filter", "timeout", "set_presence", "full_state", "use_state_after", "at", "membership", "not_membership",
 	"format", "ts", "kind", "username", "token", "via", "server_name", "server", "recurse", "include", "max_depth", "suggested_only", "user_id",
-	"room_id", "session", "user", "event_id", "batch", "q",
+	"room_id", "session", "user", "event_id", "batch", "q", "version",
 }
 
 // THREATS F12, F13, A16: no value of any member, query or path makes any route
