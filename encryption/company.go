@@ -221,23 +221,36 @@ func (e *Encryption) forgetApart(ctx context.Context, list []matrix.UserID, sinc
 	if err != nil || len(kept) == 0 {
 		return err
 	}
-	return e.DB.Write(ctx, func(tx *db.Tx) error {
+	var apart []matrix.UserID
+	err = e.DB.Write(ctx, func(tx *db.Tx) error {
 		together, err := e.Rooms.InCompany(ctx, tx, kept, since)
 		if err != nil {
 			return err
 		}
-		apart := slices.DeleteFunc(slices.Clone(kept), func(u matrix.UserID) bool { return slices.Contains(together, u) })
+		apart = slices.DeleteFunc(slices.Clone(kept), func(u matrix.UserID) bool { return slices.Contains(together, u) })
 		if len(apart) == 0 {
 			return nil
 		}
-		for _, s := range []*db.Stmt{deleteRemoteUser, deleteAllRemoteDevices, deleteAllRemoteCross, deleteChanges} {
+		for _, s := range []*db.Stmt{deleteRemoteUser, deleteAllRemoteDevices, deleteAllRemoteCross} {
 			if err := tx.Exec(s, apart); err != nil {
 				return err
 			}
 		}
+		// Who has come back, and did not notice the break, has to look again.
 		for _, u := range apart {
-			tx.Publish(listMoved{u})
+			if err := e.tellAll(tx, u, nil, false); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, u := range apart {
+		if err := e.tellLate(ctx, u, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -461,3 +461,36 @@ func TestJoinOnItsWay(t *testing.T) {
 		w.sees(carol, alice.user)
 	})
 }
+
+// A client that does not notice a break in the company, as it asks for news only
+// after it, looks again: before the break its question failed, and during it nobody
+// told its server of changes.
+func TestUnnoticedBreak(t *testing.T) {
+	worlds(t, []matrix.ServerName{"a", "b"}, func(t *testing.T, w *world) {
+		a, b := w.sites["a"], w.sites["b"]
+		alice, bob := a.login("alice", "A1"), b.login("bob", "B1")
+		h := b.found("bob")
+		w.join(h, alice.user, "b")
+		id := alice.identity()
+		want[object](alice, "POST", crossPath, id.bareBody(""))
+		w.cut("a", "b", true)
+		if got := bob.seen(alice.user); strings.Contains(got, public(id.self)) {
+			t.Fatalf("bob sees %s", got)
+		}
+		at := b.DB.Position()
+		b.member(h, bob.user, matrix.MembershipLeave)
+		b.eventually("alice is forgotten", func() bool {
+			_, known, _ := b.remote(alice.user)
+			return !known
+		})
+		w.cut("a", "b", false)
+		b.e.Reachable("a")
+		a.learn(h)
+		w.join(h, bob.user, "a")
+		w.learnAll(h)
+		if changed, left := bob.lists(at); !slices.Contains(changed, alice.user) || len(left) > 0 {
+			t.Errorf("bob is told of %v and %v", changed, left)
+		}
+		w.sees(bob, alice.user)
+	})
+}

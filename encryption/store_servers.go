@@ -68,8 +68,6 @@ var (
 		ON CONFLICT (user_id, usage) DO UPDATE SET keys = excluded.keys`)
 	deleteRemoteCross    = db.SQL(`DELETE FROM remote_cross_keys WHERE user_id = $1 AND usage IN {texts $2}`)
 	deleteAllRemoteCross = db.SQL(`DELETE FROM remote_cross_keys WHERE user_id IN {texts $1}`)
-
-	deleteChanges = db.SQL(`DELETE FROM device_changes WHERE seen_by = '' AND user_id IN {texts $1}`)
 )
 
 // Messages that other servers sent.
