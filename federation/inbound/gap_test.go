@@ -539,3 +539,26 @@ func TestBogusReferences(t *testing.T) {
 		t.Errorf("another server was asked %d times: %v", asked, other.asked)
 	}
 }
+
+// Whoever tells but a few events of a gap has told all that they have between its
+// ends; they are not asked so again, but for what is behind.
+func TestShortPage(t *testing.T) {
+	g := newRig(t, "sqlite")
+	r := g.found("12")
+	gap := r.say(30)
+	newest := r.say(1)
+	g.there.misbehaves(func(what string, w http.ResponseWriter, _ *http.Request) bool {
+		if what == "get_missing_events" {
+			testrig.WriteJSON(w, http.StatusOK, testrig.JSON{"events": raws(gap[29:])})
+		}
+		return what == "get_missing_events"
+	})
+	g.there.deliver(newest...)
+	g.settle()
+	if got := g.lastIDs(r.ID, 31); !slices.Equal(got, idsOf(append(gap, newest...))) {
+		t.Errorf("the timeline ends with %v", got)
+	}
+	if n := g.there.times("get_missing_events"); n != 1 {
+		t.Errorf("it was asked for what is missing %d times", n)
+	}
+}

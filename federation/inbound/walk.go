@@ -23,6 +23,9 @@ const (
 	// which tells more at once.
 	missingRounds = 2
 	missingLimit  = 50
+	// shortPage is how much every server gives at least of what it has between
+	// what was asked about: fewer events are all that it has there.
+	shortPage     = 10
 	backfillLimit = 100
 	// maxFrontier bounds the events at which a walk goes on. A gap has a few; a
 	// hostile server could let them grow with every event.
@@ -79,7 +82,7 @@ func (w *walk) run(ctx context.Context) error {
 		case n == 0:
 			w.server++
 			w.back = w.rounds >= missingRounds
-		case w.rounds >= missingRounds:
+		case w.rounds >= missingRounds, !w.back && len(events) < shortPage:
 			w.back = true
 		}
 	}
