@@ -2,6 +2,7 @@ package testrig
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -32,6 +33,9 @@ type Options struct {
 	Federate bool                 // talks to the other servers of the network, at port 8448
 	Change   func(*config.Config) // the last word on the configuration
 	Log      slog.Handler         // warnings go to the test's output if nil
+	Rand     io.Reader            // chance itself if nil
+	// Dial is how it reaches other servers; the network's if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Server is a running homeserver.
@@ -92,10 +96,13 @@ func Start(t testing.TB, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})
 	}
+	if o.Dial == nil {
+		o.Dial = o.Network.Dial
+	}
 	var err error
 	s.Server, err = server.New(t.Context(), cfg, server.Deps{
-		Now: s.Clock.Now, Log: slog.New(o.Log),
-		Listen: o.Network.Listen, Dial: o.Network.Dial, Resolve: o.Network.Resolve, LookupSRV: o.Network.LookupSRV,
+		Now: s.Clock.Now, Rand: o.Rand, Log: slog.New(o.Log),
+		Listen: o.Network.Listen, Dial: o.Dial, Resolve: o.Network.Resolve, LookupSRV: o.Network.LookupSRV,
 	})
 	if err != nil {
 		t.Fatal(err)
