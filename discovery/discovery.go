@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -19,6 +20,8 @@ type Deps struct {
 	DefaultRoomVersion string  // of new rooms
 	PasswordChanges    bool    // users may change their password
 	LoginTokens        bool    // POST /v1/login/get_token is served
+	TURN               TURN    // zero: calls go without one
+	Now                func() time.Time
 }
 
 // Discovery is the feature.
@@ -27,6 +30,8 @@ type Discovery struct {
 	server       *wellKnownServer
 	support      *Support
 	capabilities capabilitiesAnswer
+	turn         TURN
+	now          func() time.Time
 }
 
 // New checks what is to be told and prepares the answers.
@@ -34,7 +39,7 @@ func New(d Deps) (*Discovery, error) {
 	if _, ok := event.Lookup(d.DefaultRoomVersion); !ok {
 		return nil, fmt.Errorf("discovery: the default room version %q is not one of those that are served", d.DefaultRoomVersion)
 	}
-	s := &Discovery{capabilities: capabilitiesAnswer{Capabilities: capabilitiesOf(d)}}
+	s := &Discovery{capabilities: capabilitiesAnswer{Capabilities: capabilitiesOf(d)}, turn: d.TURN, now: d.Now}
 	if d.PublicURL != "" {
 		u, err := url.Parse(d.PublicURL)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -63,7 +68,7 @@ func (s *Discovery) Routes() []httpx.Route {
 	return append([]httpx.Route{
 		httpx.JSON(http.MethodGet, "/_matrix/client/versions", s.getVersions, httpx.OptionalAuth, httpx.GuestsAllowed),
 		httpx.JSON(http.MethodGet, v3+"capabilities", s.getCapabilities),
-		httpx.JSON(http.MethodGet, v3+"voip/turnServer", empty),
+		httpx.JSON(http.MethodGet, v3+"voip/turnServer", s.getTURN),
 		// Clients ask for these and go on without when they are told so.
 		httpx.JSON(http.MethodGet, "/_matrix/client/v1/auth_metadata", notServed, httpx.NoAuth,
 			httpx.Versions("unstable/org.matrix.msc2965")),
@@ -72,11 +77,6 @@ func (s *Discovery) Routes() []httpx.Route {
 }
 
 type nothing struct{}
-
-// empty is the answer of a server without TURN: clients read it as none. The schema
-// asks for members that no server without TURN could fill; that of an empty list of
-// URIs breaks calls in browsers.
-func empty(context.Context, *httpx.Caller, *nothing) (*struct{}, error) { return nil, nil }
 
 // spec: client-server#get_matrixclientv1auth_metadata
 func notServed(context.Context, *httpx.Caller, *nothing) (*struct{}, error) {

@@ -95,6 +95,7 @@ func (c *Config) check(r *reader) {
 		checkAddress(r, "metrics.address", c.Metrics.Address)
 	}
 	oneOf(r, "push.badge", c.Push.Badge, BadgeMessages, BadgeRooms)
+	c.TURN.check(r)
 	oneOf(r, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(r, "log.format", c.Log.Format, "text", "json")
 }
@@ -221,6 +222,27 @@ func checkNames(r *reader, key string, list []string) {
 		if _, err := matrix.ParseServerName(strings.TrimPrefix(name, "*.")); err != nil {
 			r.bad(fmt.Sprintf("%s[%d]", key, i), "%q is not a server name; use example.org, example.org:8448 or *.example.org", name)
 		}
+	}
+}
+
+func (t *TURN) check(r *reader) {
+	for i, uri := range t.URIs {
+		scheme, host, _ := strings.Cut(uri, ":")
+		if host == "" || !slices.Contains([]string{"turn", "turns", "stun", "stuns"}, scheme) {
+			r.bad(fmt.Sprintf("turn.uris[%d]", i), "%q is not the address of a TURN server; use one like turn:turn.example.org?transport=udp", uri)
+		}
+	}
+	own := t.Username != "" || t.Password != ""
+	switch {
+	case t.SharedSecret != "" && own:
+		r.bad("turn.shared_secret", "takes the place of turn.username and turn.password; leave those empty, or the secret")
+	case own && (t.Username == "" || t.Password == ""):
+		r.bad("turn.username", "and turn.password belong together; set both")
+	case len(t.URIs) == 0 && (own || t.SharedSecret != ""):
+		r.bad("turn.uris", "is empty, so the credentials are for no server; give at least one address")
+	}
+	if t.Lifetime < time.Minute {
+		r.bad("turn.lifetime", "must be at least 1m; 24h is the default")
 	}
 }
 

@@ -44,6 +44,7 @@ type Config struct {
 	Federation         Federation `yaml:"federation"`
 	Push               Push       `yaml:"push"`
 	Media              Media      `yaml:"media"`
+	TURN               TURN       `yaml:"turn"`
 	// Appservices are the registration files of application services.
 	Appservices []string `yaml:"appservices"`
 	Metrics     Metrics  `yaml:"metrics"`
@@ -190,6 +191,15 @@ type Push struct {
 	Badge string `yaml:"badge"` // what the number on an app's icon counts
 }
 
+// TURN is the server through which calls go whose ends cannot reach each other.
+type TURN struct {
+	URIs         []string      `yaml:"uris"`
+	SharedSecret Secret        `yaml:"shared_secret" env:"TEAHOUSE_TURN_SHARED_SECRET"` // credentials are made of it, by user and time
+	Username     string        `yaml:"username"`                                        // everybody's, without a shared secret
+	Password     Secret        `yaml:"password" env:"TEAHOUSE_TURN_PASSWORD"`
+	Lifetime     time.Duration `yaml:"lifetime"` // of credentials, until clients ask again
+}
+
 // Metrics is the listener of the metrics.
 type Metrics struct {
 	Address string `yaml:"address"` // empty: off
@@ -221,6 +231,7 @@ func Default() *Config {
 		},
 		Push:  Push{Badge: BadgeMessages},
 		Media: defaultMedia(),
+		TURN:  TURN{URIs: []string{}, Lifetime: 24 * time.Hour},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

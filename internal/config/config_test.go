@@ -193,6 +193,12 @@ func TestProblems(t *testing.T) {
 		{"unauthenticated", head + "media: {unauthenticated: on}\n", "use one of off, frozen, open"},
 		{"blocked", head + "media: {blocked_servers: [\"*\"]}\n", "t.yaml:2: media.blocked_servers[0]: \"*\" is not a server name"},
 		{"previews", head + "media: {previews: {deny: [\"a/b\"]}}\n", "t.yaml:2: media.previews.deny[0]: "},
+		{"TURN address", head + "turn:\n  uris: [turn.example.org]\n", `t.yaml:3: turn.uris[0]: "turn.example.org" is not the address of a TURN server`},
+		{"TURN twice", head + "turn: {uris: [\"turn:a\"], shared_secret: a, username: b, password: c}\n", "t.yaml:2: turn.shared_secret: takes the place of"},
+		{"half TURN", head + "turn: {uris: [\"turn:a\"], username: b}\n", "t.yaml:2: turn.username: and turn.password belong together"},
+		{"TURN for nothing", head + "turn: {shared_secret: pa55}\n", "turn.uris: is empty"},
+		{"TURN lifetime", head + "turn: {lifetime: 1s}\n", "t.yaml:2: turn.lifetime: "},
+		{"badge", head + "push: {badge: none}\n", `t.yaml:2: push.badge: "none" is not known; use one of messages, rooms`},
 		{"sync wait", head + "sync: {max_timeout: 0s}\n", "t.yaml:2: sync.max_timeout: "},
 	}
 	for _, c := range cases {

@@ -106,7 +106,7 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	}
 	about, err := discovery.New(discovery.Deps{
 		PublicURL: cfg.ClientURL(), FederationName: cfg.Federation.Name, Support: support(cfg), DefaultRoomVersion: cfg.DefaultRoomVersion,
-		PasswordChanges: true, LoginTokens: true,
+		PasswordChanges: true, LoginTokens: true, TURN: turn(cfg), Now: deps.Now,
 	})
 	if err != nil {
 		return err

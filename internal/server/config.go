@@ -38,6 +38,13 @@ func support(cfg *config.Config) discovery.Support {
 	return s
 }
 
+func turn(cfg *config.Config) discovery.TURN {
+	t := cfg.TURN
+	return discovery.TURN{
+		URIs: t.URIs, SharedSecret: t.SharedSecret.Reveal(), Username: t.Username, Password: t.Password.Reveal(), Lifetime: t.Lifetime,
+	}
+}
+
 // rates are the limits by class.
 func rates(c config.RateLimits) map[string]httpx.Rate {
 	limits := map[string]httpx.Rate{}
