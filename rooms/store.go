@@ -143,6 +143,8 @@ CREATE INDEX outside_user ON outside (room_nid, user_id);
 CREATE INDEX memberships_foreign ON memberships (room_nid) WHERE local = 0 AND membership = 'join';
 `, `
 ALTER TABLE events ADD COLUMN counted {bool} NOT NULL DEFAULT 0;
+`, `
+CREATE INDEX events_thread ON events (room_nid, thread, position) WHERE thread <> '';
 `)
 
 var (

@@ -2,7 +2,9 @@ package syncapi
 
 import (
 	"context"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -31,6 +33,7 @@ type counts struct {
 type latest struct{ position, unread int64 }
 
 type threadAt struct {
+	room     rooms.RoomNID
 	root     matrix.EventID
 	position int64
 }
@@ -168,10 +171,21 @@ func (c *counts) of(ctx context.Context, p place) (unread, error) {
 		if err != nil {
 			return unread{}, err
 		}
+		var later []matrix.EventID // went on since
 		for root, l := range older {
-			if _, ok := active[root]; !ok && l.position <= p.upTo {
-				active[root] = l
+			if _, ok := active[root]; ok {
+				continue
 			}
+			if active[root] = l; l.position > p.upTo {
+				later = append(later, root)
+			}
+		}
+		then, err := c.basesAt(ctx, p.room, later, p.upTo)
+		if err != nil {
+			return unread{}, err
+		}
+		for _, root := range later {
+			active[root] = latest{p.upTo, then[root]}
 		}
 	}
 	if !newest.known && len(p.view.Recent) > 0 {
@@ -182,7 +196,7 @@ func (c *counts) of(ctx context.Context, p place) (unread, error) {
 		newest.raise(p.upTo, n, true)
 	}
 	u := unread{main: p.between("", main.position, main.count, p.upTo, max(newest.count, main.count))}
-	bases, err := c.basesAt(ctx, active, all)
+	bases, err := c.basesAt(ctx, p.room, slices.Collect(maps.Keys(active)), all)
 	if err != nil {
 		return unread{}, err
 	}
@@ -192,7 +206,7 @@ func (c *counts) of(ctx context.Context, p place) (unread, error) {
 		if l.position <= s.position {
 			continue
 		}
-		if t := p.between(root, s.position, s.count, l.position, l.unread); t != (tally{}) {
+		if t := p.between(root, s.position, s.count, p.upTo, l.unread); t != (tally{}) {
 			if u.threads == nil {
 				u.threads = map[matrix.EventID]tally{}
 			}

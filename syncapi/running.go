@@ -22,7 +22,7 @@ func (c *counts) running(ctx context.Context, r *rooms.Room, ev *rooms.Stored, t
 		return ev.Unread, nil
 	}
 	root := matrix.EventID(thread)
-	bases, err := c.basesAt(ctx, map[matrix.EventID]latest{root: {}}, ev.Position)
+	bases, err := c.basesAt(ctx, r, []matrix.EventID{root}, ev.Position)
 	return bases[root], err
 }
 
@@ -93,17 +93,17 @@ func (c *counts) threadsAbove(ctx context.Context, r *rooms.Room, position int64
 	return above, nil
 }
 
-// basesAt gives the running counts of threads at a position, 0 for those that
-// began later.
-func (c *counts) basesAt(ctx context.Context, threads map[matrix.EventID]latest, position int64) (map[matrix.EventID]int64, error) {
+// basesAt gives the running counts of a room's threads at a position, 0 for those
+// that began later.
+func (c *counts) basesAt(ctx context.Context, r *rooms.Room, threads []matrix.EventID, position int64) (map[matrix.EventID]int64, error) {
 	if len(threads) == 0 {
 		return nil, nil
 	}
 	bases := make(map[matrix.EventID]int64, len(threads))
 	var cold []matrix.EventID
 	c.mu.Lock()
-	for root := range threads {
-		if n, ok := c.bases[threadAt{root, position}]; ok {
+	for _, root := range threads {
+		if n, ok := c.bases[threadAt{r.NID, root, position}]; ok {
 			bases[root] = n
 		} else {
 			cold = append(cold, root)
@@ -115,11 +115,13 @@ func (c *counts) basesAt(ctx context.Context, threads map[matrix.EventID]latest,
 	}
 	err := db.Each(ctx, c.db, threadsUnreadAt, func(s db.Scanner) error {
 		var root matrix.EventID
-		var n int64
+		var n *int64
 		err := s.Scan(&root, &n)
-		bases[root] = n
+		if n != nil {
+			bases[root] = *n
+		}
 		return err
-	}, cold, position)
+	}, r.NID, cold, position)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +131,7 @@ func (c *counts) basesAt(ctx context.Context, threads map[matrix.EventID]latest,
 		clear(c.bases)
 	}
 	for _, root := range cold {
-		c.bases[threadAt{root, position}] = bases[root]
+		c.bases[threadAt{r.NID, root, position}] = bases[root]
 	}
 	return bases, nil
 }

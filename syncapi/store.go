@@ -62,9 +62,10 @@ var (
 		ON CONFLICT (user_id, room_nid, thread) DO UPDATE SET event_pos = excluded.event_pos, unread = excluded.unread`)
 	writtenBy = db.SQL(`SELECT room_nid, user_id, 'written', thread, '', event_pos, unread, 0, 0 FROM written WHERE user_id = $1`)
 
-	// How many events of threads counted as unread up to a position.
-	threadsUnreadAt = db.SQL(`SELECT e.thread, MAX(e.unread) FROM relations r JOIN events e ON e.event_nid = r.event_nid
-		WHERE r.target IN {texts $1} AND r.rel_type = 'm.thread' AND r.position <= $2 GROUP BY e.thread`)
+	// How many events of a room's threads counted as unread up to a position, those
+	// included that were redacted since and relate to nothing any more.
+	threadsUnreadAt = db.SQL(`SELECT t.value, (SELECT e.unread FROM events e WHERE e.room_nid = $1 AND e.thread = t.value AND e.thread <> ''
+		AND e.position > 0 AND e.position <= $3 ORDER BY e.position DESC LIMIT 1) FROM {texts $2} t`)
 )
 
 func scanReceipt(s db.Scanner) (r Receipt, err error) {
