@@ -198,15 +198,16 @@ func (m *model) said(e *said, mentioned *reader) {
 func (m *model) tells(p *reader, e *said, mentioned bool) int {
 	all, _ := e.content["m.mentions"].(object)
 	body, _ := e.content["body"].(string)
-	switch {
-	case p == e.sender || p.ignores == e.sender:
-		return 0
-	case !p.disabled["override/.m.rule.master"]: // which is off at first
-	default:
-		return 0
+	inside := 0
+	for _, other := range m.people {
+		if other.joined >= 0 {
+			inside++
+		}
 	}
 	switch {
-	case p.mute:
+	case p == e.sender || p.ignores == e.sender || p.mute:
+		return 0
+	case p.disabled["override/.m.rule.master"]: // which is off at first
 		return 0
 	case e.content["msgtype"] == "m.notice" && !p.disabled["override/.m.rule.suppress_notices"]:
 		return 0
@@ -218,6 +219,8 @@ func (m *model) tells(p *reader, e *said, mentioned bool) int {
 		return 2
 	case p.calm || p.deaf == e.sender:
 		return 0
+	case inside == 2 && (e.typ == "m.room.message" || e.typ == "m.room.encrypted"):
+		return 1
 	case e.typ == "m.room.message" && !p.disabled["underride/.m.rule.message"]:
 		return 1
 	case e.typ == "m.room.encrypted" && !p.disabled["underride/.m.rule.encrypted"]:

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -55,6 +56,9 @@ func (e *Engine) bundles(ctx context.Context, r *Room, v Viewer, events []*Store
 		return nil, nil
 	}
 	if b.sight, err = e.visibilities(ctx, r, v.User); err != nil {
+		return nil, err
+	}
+	if err := b.leaveIgnored(ctx); err != nil {
 		return nil, err
 	}
 	latest, err := b.fetchThreads(ctx)
@@ -117,10 +121,38 @@ func (b *bundler) rows(ctx context.Context, targets []matrix.EventID) ([]bundled
 	if len(targets) == 0 {
 		return nil, nil
 	}
-	return db.All(ctx, b.e.DB, bundledRows, func(s db.Scanner) (r bundledRow, err error) {
+	rows, err := db.All(ctx, b.e.DB, bundledRows, func(s db.Scanner) (r bundledRow, err error) {
 		err = s.Scan(&r.target, &r.nid, &r.relType, &r.typ, &r.sender, &r.id, &r.ts, &r.since)
 		return r, err
 	}, targets, b.room.NID)
+	return slices.DeleteFunc(rows, func(row bundledRow) bool { return b.viewer.ignores(row.sender) }), err
+}
+
+// ignoredReplies counts the replies of some users, by thread.
+var ignoredReplies = db.SQL(`SELECT r.target, COUNT(*) FROM relations r JOIN events e ON e.event_nid = r.event_nid
+	WHERE r.target IN {texts $1} AND r.rel_type = 'm.thread' AND r.sender IN {texts $2} AND e.room_nid = $3 GROUP BY r.target`)
+
+// ignores tells whether the viewer wants to see nothing of a user's.
+func (v Viewer) ignores(user matrix.UserID) bool {
+	_, ok := v.Ignores[user]
+	return ok && user != v.User
+}
+
+// leaveIgnored takes the replies of ignored users out of the threads' counts.
+func (b *bundler) leaveIgnored(ctx context.Context) error {
+	if len(b.viewer.Ignores) == 0 {
+		return nil
+	}
+	roots, ignored := slices.Collect(maps.Keys(b.threads)), slices.Collect(maps.Keys(b.viewer.Ignores))
+	return db.Each(ctx, b.e.DB, ignoredReplies, func(s db.Scanner) error {
+		var root matrix.EventID
+		var n int64
+		err := s.Scan(&root, &n)
+		t := b.threads[root]
+		t.Replies -= n
+		b.threads[root] = t
+		return err
+	}, roots, ignored, b.room.NID)
 }
 
 // visibleRows leaves the rows of events that the viewer may see. Of those that
@@ -158,7 +190,7 @@ func (b *bundler) visibleRows(ctx context.Context, rows []bundledRow) ([]bundled
 const maxHidden = 500
 
 // visiblePart cuts a thread down to what the viewer may see of it; nil if that
-// is nothing.
+// is nothing, or but what ignored users say.
 func (b *bundler) visiblePart(ctx context.Context, t Thread) (*Stored, Thread, error) {
 	children, err := b.e.Children(ctx, ChildrenQuery{
 		Room: b.room, Targets: []matrix.EventID{t.Root}, After: minPosition, UpTo: t.Position, RelType: relThread, Backwards: true, Limit: maxHidden,
@@ -176,6 +208,9 @@ func (b *bundler) visiblePart(ctx context.Context, t Thread) (*Stored, Thread, e
 	}
 	var newest *Stored
 	for _, st := range read {
+		if b.viewer.ignores(st.Sender) {
+			continue // not counted any more
+		}
 		ok, err := b.sight.allows(ctx, st)
 		switch {
 		case err != nil:
@@ -211,7 +246,7 @@ func (b *bundler) fetchThreads(ctx context.Context) ([]matrix.EventID, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !ok || b.viewer.ignores(st.Sender) {
 			if st, b.threads[roots[i]], err = b.visiblePart(ctx, b.threads[roots[i]]); err != nil {
 				return nil, err
 			}

@@ -12,8 +12,9 @@ import (
 
 // Viewer is whom events are rendered for.
 type Viewer struct {
-	User   matrix.UserID
-	Device matrix.DeviceID
+	User    matrix.UserID
+	Device  matrix.DeviceID
+	Ignores map[matrix.UserID]struct{} // whose events are in no aggregation
 }
 
 // Format says how events are rendered.

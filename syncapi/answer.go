@@ -79,24 +79,11 @@ func (a *answer) member(name string, events []json.RawMessage) {
 	a.buf = appendEvents(a.buf, events)
 }
 
-// invites are the rooms that the user is invited to, unless they want none.
-// spec: client-server#invite-permission
-func (a *answer) invites() ([]roomDelta, error) {
-	if len(a.d.invited) == 0 {
-		return nil, nil
-	}
-	blocked, err := a.s.Data.BlocksInvites(a.ctx, a.d.user)
-	if blocked {
-		return nil, err
-	}
-	return a.d.invited, err
-}
-
 // rooms appends the rooms; the joined ones come last, so that they can be sent
 // as they are encoded.
 func (a *answer) rooms() error {
 	a.buf = append(a.buf, `,"rooms":{"invite":{`...)
-	invited, err := a.invites()
+	invited, err := a.s.wanted(a.ctx, a.d.user, a.q.window.ignored, a.d.invited)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,15 @@ func (s *Service) getInitialSync(ctx context.Context, c *httpx.Caller, q *initia
 		}
 		a.Rooms = append(a.Rooms, info)
 	}
-	for _, rd := range d.invited {
+	ignored, err := s.Data.Ignores(ctx, c.User)
+	if err != nil {
+		return nil, err
+	}
+	invited, err := s.wanted(ctx, c.User, ignored, d.invited)
+	if err != nil {
+		return nil, err
+	}
+	for _, rd := range invited {
 		info, err := s.inviteInfo(ctx, c, &rd)
 		if err != nil {
 			return nil, err

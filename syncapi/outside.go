@@ -1,6 +1,7 @@
 package syncapi
 
 import (
+	"context"
 	"encoding/json"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -12,6 +13,34 @@ import (
 // can make the answers of a victim large.
 const maxStripped = 256 << 10
 
+// wanted are the invites that a user hears of: not those of people they ignore,
+// and none if they block all.
+// spec: client-server#ignoring-users
+func (s *Service) wanted(ctx context.Context, user matrix.UserID, ignored map[matrix.UserID]struct{}, invited []roomDelta) ([]roomDelta, error) {
+	if len(invited) == 0 {
+		return nil, nil
+	}
+	blocked, err := s.Data.BlocksInvites(ctx, user)
+	if blocked || err != nil {
+		return nil, err
+	}
+	nids := make([]state.EventNID, len(invited))
+	for i, rd := range invited {
+		nids[i] = rd.Event
+	}
+	members, err := s.Rooms.Events(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []roomDelta
+	for i, rd := range invited {
+		if _, ignores := ignored[members[i].Sender]; !ignores {
+			wanted = append(wanted, rd)
+		}
+	}
+	return wanted, nil
+}
+
 // stripped appends the sections of rooms that the user was invited to or knocks
 // at.
 // spec: client-server#stripped-state
@@ -22,7 +51,7 @@ func (a *answer) stripped(list []roomDelta, name string) error {
 		if err != nil {
 			return err
 		}
-		if _, ignored := a.q.window.ignored[member[0].Sender]; ignored || !a.q.filter.Room.takesRoom(rd.RoomID) {
+		if !a.q.filter.Room.takesRoom(rd.RoomID) {
 			continue
 		}
 		events, err := a.glimpse(rd, member[0])

@@ -148,7 +148,7 @@ func (s *Service) roomInfo(ctx context.Context, c *httpx.Caller, p *reader, limi
 	if err != nil {
 		return nil, err
 	}
-	viewer := rooms.Viewer{User: c.User, Device: c.Device}
+	viewer := rooms.Viewer{User: c.User, Device: c.Device, Ignores: w.ignored}
 	if info.State, err = s.Rooms.Render(ctx, p.room, viewer, events, rooms.Format{}); err != nil {
 		return nil, err
 	}

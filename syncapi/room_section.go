@@ -201,7 +201,8 @@ func (a *answer) render(rd *roomDelta, events []*rooms.Stored, f rooms.Format) (
 		return nil, nil
 	}
 	f.OmitRoomID, f.PDU = true, a.q.filter.Format == "federation"
-	rendered, err := a.s.Rooms.Render(a.ctx, rd.room, rooms.Viewer{User: a.d.user, Device: a.q.device.device}, events, f)
+	viewer := rooms.Viewer{User: a.d.user, Device: a.q.device.device, Ignores: a.q.window.ignored}
+	rendered, err := a.s.Rooms.Render(a.ctx, rd.room, viewer, events, f)
 	if err != nil || a.q.filter.paths == nil {
 		return rendered, err
 	}

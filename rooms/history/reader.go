@@ -19,7 +19,6 @@ type reader struct {
 	room   *rooms.Room
 	viewer rooms.Viewer
 	access rooms.Access
-	ignore map[matrix.UserID]struct{}
 }
 
 // reader lets a user in who may read something of the room; 403 M_FORBIDDEN
@@ -37,7 +36,7 @@ func (a *API) reader(ctx context.Context, c *httpx.Caller, id matrix.RoomID) (*r
 		return nil, err
 	}
 	if a.Ignores != nil {
-		rd.ignore, err = a.Ignores.Ignores(ctx, c.User)
+		rd.viewer.Ignores, err = a.Ignores.Ignores(ctx, c.User)
 	}
 	return rd, err
 }
@@ -56,7 +55,7 @@ func (rd *reader) visible(ctx context.Context, events []*rooms.Stored) ([]*rooms
 }
 
 func (rd *reader) ignores(st *rooms.Stored) bool {
-	_, ok := rd.ignore[st.Sender]
+	_, ok := rd.viewer.Ignores[st.Sender]
 	return ok && st.Sender != rd.viewer.User
 }
 
