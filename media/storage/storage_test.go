@@ -1,0 +1,285 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+)
+
+func newDepot(t *testing.T, store func(root *os.Root) Store) (*Depot, string) {
+	t.Helper()
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	d, err := NewDepot(root, store(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, dir
+}
+
+func folder(t *testing.T) func(*os.Root) Store {
+	return func(root *os.Root) Store {
+		f, err := NewFolder(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+}
+
+// spool lists the temporary files.
+func spool(t *testing.T, dir string) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, spoolDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// endless is bytes that count up.
+type endless struct{ at int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte((e.at + int64(i)) >> 8)
+	}
+	e.at += int64(len(p))
+	return len(p), nil
+}
+
+func TestFolder(t *testing.T) {
+	d, dir := newDepot(t, folder(t))
+	testStore(t, d, dir)
+}
+
+// The same on a real S3 server: versitygw, built from the module proxy.
+func TestBucket(t *testing.T) {
+	server := startS3(t)
+	d, dir := newDepot(t, func(*os.Root) Store {
+		b, err := NewBucket(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Check(t.Context()); err == nil {
+			t.Error("a bucket that is not there can be used")
+		}
+		if err := b.client.MakeBucket(t.Context(), server.Bucket, minio.MakeBucketOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
+	testStore(t, d, dir)
+}
+
+// testStore checks what every store does.
+func testStore(t *testing.T, d *Depot, dir string) {
+	ctx := t.Context()
+	noted := 0
+	note := func() error { noted++; return nil }
+	large := io.LimitReader(&endless{}, 40<<20) // more than one part
+	in, err := d.Receive(large, 50<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, size := in.Hash(), in.Size()
+	if err := d.Keep(ctx, in, note); err != nil {
+		t.Fatal(err)
+	}
+	o, err := d.Open(ctx, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Size() != size || size != 40<<20 {
+		t.Errorf("%d bytes", o.Size())
+	}
+	if _, err := o.Seek(30<<20+256, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(o, got); err != nil || !bytes.Equal(got, []byte{1, 1, 1, 1}) {
+		t.Errorf("%v %v", got, err)
+	}
+	_ = o.Close()
+	// The same again, by several at once.
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	for range 4 {
+		group.Go(func() {
+			in, err := d.Receive(strings.NewReader("same"), 10)
+			if err == nil {
+				err = d.Keep(ctx, in, func() error { mu.Lock(); defer mu.Unlock(); return note() })
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	seen := map[Hash]int64{}
+	if err := d.Each(ctx, func(h Hash, size int64) error { seen[h] = size; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 2 || seen[h] != size || noted != 5 {
+		t.Errorf("%v, noted %d times", seen, noted)
+	}
+	for _, needed := range []bool{true, false} {
+		if err := d.Drop(ctx, h, func() (bool, error) { return !needed, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := d.Has(ctx, h); ok != needed || err != nil {
+			t.Errorf("needed %v, there %v, %v", needed, ok, err)
+		}
+	}
+	if _, err := d.Open(ctx, h); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	if err := d.Delete(ctx, h); err != nil {
+		t.Errorf("deleting what is gone: %v", err)
+	}
+	for _, bad := range []Hash{"", "../../etc/passwd", Hash(strings.Repeat("A", 64)), Hash(strings.Repeat("/", 64)), h + "0"} {
+		if _, err := d.Open(ctx, bad); err == nil || errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if left := spool(t, dir); len(left) != 0 {
+		t.Errorf("temporary files stay: %v", left)
+	}
+}
+
+// What fails leaves nothing: too much, a reader that breaks, a disk that is full.
+func TestNothingIsLeft(t *testing.T) {
+	d, dir := newDepot(t, folder(t))
+	broken := errors.New("broken")
+	if _, err := d.Receive(&endless{}, 1<<20); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%v", err)
+	}
+	if _, err := d.Receive(io.MultiReader(strings.NewReader("half"), failing{broken}), 1<<20); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	in, err := d.Receive(strings.NewReader("x"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Keep(t.Context(), in, func() error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	full := d.create
+	d.create = func(name string) (*os.File, error) {
+		f, err := full(name)
+		if err != nil {
+			return nil, err
+		}
+		_ = f.Close()
+		return os.OpenFile("/dev/full", os.O_RDWR, 0)
+	}
+	if _, err := d.Receive(strings.NewReader("no room"), 100); !Full(err) {
+		t.Errorf("%v", err)
+	}
+	if left := spool(t, dir); len(left) != 0 {
+		t.Errorf("%v", left)
+	}
+	// A crash leaves something, and the next start removes it.
+	d.create = full
+	if _, err := d.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Clear(); err != nil || len(spool(t, dir)) != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
+type failing struct{ error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.error }
+
+// THREATS M5: however large a file is, it takes the memory of a few buffers.
+func TestConstantMemory(t *testing.T) {
+	d, _ := newDepot(t, folder(t))
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	in, err := d.Receive(io.LimitReader(&endless{}, 256<<20), 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Discard()
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 {
+		t.Errorf("%d bytes were allocated", grown)
+	}
+}
+
+// s3Module is the S3 server of the tests. It is no dependency: the go command
+// builds it apart, as a user would.
+const s3Module = "github.com/versity/versitygw/cmd/versitygw@v1.0.14"
+
+// startS3 runs an S3 server on a folder until the test ends. TEAHOUSE_TEST_VERSITYGW
+// names its program, if it is there already.
+func startS3(t *testing.T) BucketOptions {
+	t.Helper()
+	program := os.Getenv("TEAHOUSE_TEST_VERSITYGW")
+	if program == "" {
+		bin := t.TempDir()
+		build := exec.CommandContext(t.Context(), "go", "install", s3Module)
+		build.Dir, build.Env = bin, append(os.Environ(), "GOBIN="+bin, "GOFLAGS=")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("the S3 server cannot be built: %v\n%s", err, out)
+		}
+		program = filepath.Join(bin, "versitygw")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	o := BucketOptions{Endpoint: "http://" + address, Region: "us-east-1", Bucket: "tea", Prefix: "house", AccessKey: "key", SecretKey: "secret key"}
+	run := exec.Command(program, "--access", o.AccessKey, "--secret", o.SecretKey, "--port", address, "posix", "--sidecar", t.TempDir(), t.TempDir())
+	var output bytes.Buffer
+	run.Stdout, run.Stderr = &output, &output
+	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the signal comes when the thread ends
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = run.Process.Kill()
+		_ = run.Wait()
+		runtime.UnlockOSThread()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, o.Endpoint+"/", nil)
+		if answer, err := http.DefaultClient.Do(r); err == nil {
+			_ = answer.Body.Close()
+			return o
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the S3 server does not answer:\n%s", output.String())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
