@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/sync/singleflight"
 
@@ -81,6 +82,7 @@ type Media struct {
 	flights flights // files that are being fetched
 	used    usedFiles
 	work    workshop
+	cache   *lru.Cache[storage.Hash, []byte]
 	looks   singleflight.Group // pages that are being looked at
 	looking chan struct{}
 	parts   *handler.UnroutedHandler
@@ -99,6 +101,7 @@ func New(d Deps) *Media {
 	m.flights.of = map[Ref]*flight{}
 	m.flights.failed = newFailures(d.Now)
 	m.parts = m.resumable()
+	m.cache, _ = lru.New[storage.Hash, []byte](cachedFiles) // it fails for a size below 1 only
 	if d.Config.DeleteRedacted {
 		m.redactions.wake = make(chan struct{}, 1)
 		d.DB.Subscribe(m.redactions.watch)

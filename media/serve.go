@@ -1,6 +1,7 @@
 package media
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -62,9 +63,25 @@ type content struct {
 	ts   int64
 }
 
+func (c content) describe(h http.Header) {
+	describe(h, c.typ, c.name)
+	h["Etag"] = []string{`"` + string(c.hash) + `"`}
+}
+
+const (
+	cachedBytes = 64 << 10 // of the largest file that is kept in memory
+	cachedFiles = 512
+)
+
 // send serves bytes from the depot: whole or in ranges, or that they have not
-// changed.
+// changed. Small ones that were asked for are kept in memory: what a hash names
+// does not change, and whether it may be served was decided before.
 func (m *Media) send(w http.ResponseWriter, r *http.Request, c content) error {
+	if data, ok := m.cache.Get(c.hash); ok {
+		c.describe(w.Header())
+		http.ServeContent(w, r, "", time.UnixMilli(c.ts), bytes.NewReader(data))
+		return nil
+	}
 	o, err := m.Depot.Open(r.Context(), c.hash)
 	if errors.Is(err, storage.ErrNotFound) {
 		m.Log.ErrorContext(r.Context(), "a file's bytes are missing; \"teahouse media check\" tells what else is", "hash", string(c.hash))
@@ -74,8 +91,17 @@ func (m *Media) send(w http.ResponseWriter, r *http.Request, c content) error {
 		return err
 	}
 	defer func() { _ = o.Close() }()
-	describe(w.Header(), c.typ, c.name)
-	w.Header().Set("ETag", `"`+string(c.hash)+`"`)
+	if o.Size() <= cachedBytes {
+		data := make([]byte, o.Size())
+		if _, err := io.ReadFull(o, data); err != nil {
+			return err
+		}
+		m.cache.Add(c.hash, data)
+		c.describe(w.Header())
+		http.ServeContent(w, r, "", time.UnixMilli(c.ts), bytes.NewReader(data))
+		return nil
+	}
+	c.describe(w.Header())
 	var seeker io.ReadSeeker = o
 	if f := storage.File(o); f != nil {
 		seeker = f // so that the kernel sends it

@@ -69,9 +69,9 @@ func (f *Fetcher) Download(ctx context.Context, server matrix.ServerName, id str
 }
 
 // unknownRoute tells that a server does not know the endpoint, from it not having
-// the file.
+// the file. What does not know the endpoint may not know how to say so.
 func unknownRoute(e *transport.RemoteError) bool {
-	return e.Code == matrix.CodeUnrecognized || e.Status == http.StatusNotFound && e.Code == "" || e.Status == http.StatusMethodNotAllowed
+	return e.Code == matrix.CodeUnrecognized || e.Code == "" && e.Status < http.StatusInternalServerError
 }
 
 // told is what a user learns of a failure.

@@ -122,14 +122,16 @@ func averageYCbCr(out *image.RGBA, src *image.YCbCr, from image.Rectangle, y, n 
 			sums[4*x] += sum
 		}
 	}
-	// Of the colours one row in two, or every other pixel, is as good.
-	step := max(1, n/4)
+	// Colours are stored more coarsely, and some of them are as good as all.
+	shift := colourShift(src.SubsampleRatio)
+	step := max(1<<shift, (n+2)/3)
 	taken := uint32(0)
 	for row := 0; row < n; row += step {
-		at := from.Min.Y + y*n + row
+		base := src.COffset(from.Min.X, from.Min.Y+y*n+row) - from.Min.X>>shift
 		for x := range wide {
-			for i := 0; i < n; i += step {
-				c := src.COffset(from.Min.X+x*n+i, at)
+			at := from.Min.X + x*n
+			for i := at; i < at+n; i += step {
+				c := base + i>>shift
 				sums[4*x+1] += uint32(src.Cb[c])
 				sums[4*x+2] += uint32(src.Cr[c])
 			}
@@ -143,4 +145,15 @@ func averageYCbCr(out *image.RGBA, src *image.YCbCr, from image.Rectangle, y, n 
 		dst[4*x], dst[4*x+1], dst[4*x+2] = rgb(uint8((s[0]+area/2)/area), uint8((s[1]+taken/2)/taken), uint8((s[2]+taken/2)/taken))
 		dst[4*x+3] = 0xff
 	}
+}
+
+// colourShift is how many pixels of a row share a colour, as a power of two.
+func colourShift(r image.YCbCrSubsampleRatio) int {
+	switch r {
+	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+		return 1
+	case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
+		return 2
+	}
+	return 0
 }
