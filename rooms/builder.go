@@ -318,6 +318,9 @@ func (b *Builder) advance(st *Stored) error {
 				return err
 			}
 		}
+		if h.servers != nil { // others may still build on what was before
+			b.e.branches.Add(SnapshotNID(h.chain.Top()), b.current())
+		}
 		next := h.state.Set(key, st.NID)
 		var layer state.Layer
 		layer, h.chain = h.chain.Next(b.e.snapSeq.Next(), []state.Entry{{Key: key, Event: st.NID}}, next)

@@ -2,7 +2,10 @@ package rooms_test
 
 import (
 	"fmt"
+	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
@@ -83,4 +86,63 @@ func BenchmarkFork(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkResolve resolves conflicts in rooms of different sizes: two topics that
+// were set at the same time, and two branches of 1,000 events each, every tenth of
+// which sets the topic or lets somebody in. What it costs is to follow from the
+// conflict, not from the room.
+func BenchmarkResolve(b *testing.B) {
+	for _, members := range []int{1000, 10_000, 50_000} {
+		b.Run(fmt.Sprint(members), func(b *testing.B) {
+			a, _ := crowd(b, members)
+			b.Run("topics", func(b *testing.B) { a.conflict(b, 1, 1) })
+			b.Run("branches", func(b *testing.B) { a.conflict(b, 1000, 10) })
+		})
+	}
+}
+
+// conflict measures what it takes to bring in a branch of n events beside one as
+// long, of which every so many are of state.
+func (s *server) conflict(b *testing.B, n, every int) {
+	b.ReportAllocs()
+	var cpu time.Duration
+	for round := range b.N {
+		b.StopTimer()
+		st, prev, depth := current(s.events()), s.extremities(), int64(100_000)
+		var branch []*event.Event
+		for i := range n {
+			d := draft{sender: "@member7:c", typ: matrix.TypeMessage, content: fmt.Sprintf(`{"body":"%d"}`, i), prev: prev, from: st, depth: depth + int64(i)}
+			ours := message("ours")
+			switch u := fmt.Sprintf("@late%d-%d:c", round, i); {
+			case i%(2*every) == 0:
+				ours = stateProto(matrix.TypeTopic, "", fmt.Sprintf(`{"topic":"ours %d"}`, i))
+				d.sender, d.typ, d.key = s.user, matrix.TypeTopic, key("")
+				d.content = fmt.Sprintf(`{"topic":"theirs %d"}`, i)
+			case i%every == 0:
+				d.sender, d.typ, d.key, d.content = matrix.UserID(u), matrix.TypeMember, &u, `{"membership":"join"}`
+			}
+			ev := s.forge(d)
+			prev, branch = []event.Ref{ev.Ref()}, append(branch, ev)
+			s.send(ours)
+		}
+		began := processor(b)
+		b.StartTimer()
+		for part := range slices.Chunk(branch, 50) {
+			s.accept(part...)
+		}
+		b.StopTimer()
+		cpu += processor(b) - began
+		s.say("joined again")
+	}
+	b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "cpu-ms/op")
+}
+
+// processor is the processor time that the process has used.
+func processor(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
