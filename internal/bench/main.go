@@ -33,6 +33,7 @@ var scenarios = []scenario{
 	{name: "messages", about: "/messages through 10,000 events", run: messages},
 	{name: "members", about: "/members of a room with 5,000", run: members},
 	{name: "state", about: "state storage of joins into a large room", run: stateStorage},
+	{name: "rules", about: "what push rules cost a message in a room of 1,000", run: rules},
 	{name: "large", about: "a message in a room of 10,000, of whom 100 are connected", run: large},
 	{name: "memory", about: "memory with 500 idle long polls in 200 rooms", run: memory},
 	{name: "keys", about: "publishing, claiming and asking for the keys of devices", run: keys},
