@@ -84,9 +84,9 @@ func (w *walk) take(ctx context.Context, limit int) ([]*rooms.Stored, error) {
 			return nil, err
 		}
 		taken = w.pass(events, fitting, taken, limit)
-		if w.created && !w.ended {
+		if w.created && !w.ended && w.gaps.edge() <= w.place {
 			// Nothing comes before a room's first event, unless a gap was filled after
-			// all else had been fetched.
+			// all else had been fetched, or is yet to be filled.
 			if _, err := w.next(ctx, 1); err != nil {
 				return nil, err
 			}
