@@ -2,6 +2,7 @@ package media_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"mime"
@@ -240,4 +241,18 @@ func TestSameBytesAtOnce(t *testing.T) {
 		}
 		nothingIsLeft(t, s)
 	})
+}
+
+// An upload that stops leaves nothing behind (THREATS M5).
+func TestUploadThatStops(t *testing.T) {
+	s := testrig.Start(t, testrig.Options{})
+	alice := newPerson(t, s, "alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	if r, err := alice.try(ctx, "POST", old+"upload", &stops{bytes.NewReader(make([]byte, 1<<20)), ctx, cancel}); err == nil {
+		t.Errorf("it was answered: %d", r.StatusCode)
+	}
+	nothingIsLeft(t, s)
+	if kept := files(t, s); len(kept) != 0 {
+		t.Errorf("%v", kept)
+	}
 }
