@@ -62,7 +62,7 @@ func (w *world) welcome(p *person) {
 		w.must(w.founder(), "POST", "/v3/rooms"+testrig.Path(w.room, "unban"), testrig.JSON{"user_id": p.User})
 		time.Sleep(10 * time.Second)
 	}
-	if w.membership(w.founder(), p) != matrix.MembershipJoin {
+	if w.membership(w.founder(), p) != matrix.MembershipJoin || w.membership(p, p) != matrix.MembershipJoin {
 		w.open()
 		w.join(p)
 		time.Sleep(10 * time.Second)
