@@ -71,7 +71,7 @@ func TestFolder(t *testing.T) {
 	testStore(t, d, dir)
 }
 
-// The same on a real S3 server: versitygw, built from the module proxy.
+// The same on a real S3 server, versitygw.
 func TestBucket(t *testing.T) {
 	server := startS3(t)
 	d, dir := newDepot(t, func(*os.Root) Store {
@@ -231,23 +231,13 @@ func TestConstantMemory(t *testing.T) {
 	}
 }
 
-// s3Module is the S3 server of the tests. It is no dependency: the go command
-// builds it apart, as a user would.
-const s3Module = "github.com/versity/versitygw/cmd/versitygw@v1.0.14"
-
-// startS3 runs an S3 server on a folder until the test ends. TEAHOUSE_TEST_VERSITYGW
-// names its program, if it is there already.
+// startS3 runs an S3 server on a folder until the test ends: the program that
+// TEAHOUSE_TEST_VERSITYGW names. Without it the test is skipped; CI builds it.
 func startS3(t *testing.T) BucketOptions {
 	t.Helper()
 	program := os.Getenv("TEAHOUSE_TEST_VERSITYGW")
 	if program == "" {
-		bin := t.TempDir()
-		build := exec.CommandContext(t.Context(), "go", "install", s3Module)
-		build.Dir, build.Env = bin, append(os.Environ(), "GOBIN="+bin, "GOFLAGS=")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("the S3 server cannot be built: %v\n%s", err, out)
-		}
-		program = filepath.Join(bin, "versitygw")
+		t.Skip("TEAHOUSE_TEST_VERSITYGW names no S3 server; see .ci/run for how to build one")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
