@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -36,13 +37,27 @@ func joinCluster() (address string, alive *os.File, err error) {
 		return "", nil, err
 	}
 	home := filepath.Join(dir, "server")
-	if _, err := os.Stat(filepath.Join(home, "ready")); err != nil {
+	if !answering(home) {
 		if err := startServer(dir, home); err != nil {
 			alive.Close()
 			return "", nil, err
 		}
 	}
 	return "postgres://postgres@/postgres?host=" + url.QueryEscape(home), alive, nil
+}
+
+// answering tells whether the server of a folder is there: one that was killed has
+// left its files behind.
+func answering(home string) bool {
+	if _, err := os.Stat(filepath.Join(home, "ready")); err != nil {
+		return false
+	}
+	c, err := net.Dial("unix", filepath.Join(home, ".s.PGSQL.5432"))
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 // ownFolder makes dir, or makes sure that nobody else has.
