@@ -17,8 +17,9 @@ const seedBatch = 512
 // Events that all sets share put their auth chains into all chains, so at first
 // only the conflicted events are walked from. What that finds is the difference
 // or more: it remains to take away what a shared event leads to, and only shared
-// events newer than the oldest find in question can. A member who is thrown out
-// on one side is found, and may be very old, but is in conflict anyway.
+// events newer than the oldest find in question can. A few of them take away most.
+// A member who is thrown out on one side is found, and may be very old, but is in
+// conflict anyway.
 // spec: rooms/v2#definitions
 func (r *resolution) authDifference(conflicted []state.EventNID) ([]state.EventNID, error) {
 	found, err := r.chains(nil)
@@ -29,8 +30,11 @@ func (r *resolution) authDifference(conflicted []state.EventNID) ([]state.EventN
 		_, known := slices.BinarySearch(conflicted, nid)
 		return known
 	})
-	if len(found) == 0 {
-		return nil, nil
+	if len(found) > 0 {
+		found, err = r.withoutCommon(found)
+	}
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
 	oldest := found[len(found)-1]
 	var shared []state.EventNID
@@ -45,6 +49,34 @@ func (r *resolution) authDifference(conflicted []state.EventNID) ([]state.EventN
 	slices.SortFunc(shared, func(a, b state.EventNID) int { return int(b - a) })
 	found, err = r.chains(shared)
 	return slices.DeleteFunc(found, func(nid state.EventNID) bool { return nid < oldest }), err
+}
+
+// probed is how many shared events are looked at before all of them are.
+const probed = 256
+
+// withoutCommon takes away those of the finds, newest first, that shared events rest
+// on directly. As a rule that is all of them: power levels, join rules and the create
+// event stand behind almost every member of a room, so that a few members tell it,
+// and a large room is not walked through.
+func (r *resolution) withoutCommon(found []state.EventNID) ([]state.EventNID, error) {
+	var some []state.EventNID
+	for key, nid := range r.sets[0].All() {
+		if _, conflicted := r.conflicts[key]; nid > found[0] && !conflicted {
+			if some = append(some, nid); len(some) == probed {
+				break
+			}
+		}
+	}
+	if err := r.graph.loadAuth(some); err != nil {
+		return nil, err
+	}
+	common := map[state.EventNID]bool{}
+	for _, nid := range some {
+		for _, a := range r.graph.auth[nid] {
+			common[a] = true
+		}
+	}
+	return slices.DeleteFunc(found, func(nid state.EventNID) bool { return common[nid] }), nil
 }
 
 // chains walks the auth chains of all sets at once, newest event first, and
