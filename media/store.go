@@ -49,7 +49,10 @@ CREATE TABLE media_thumbnails (
 	PRIMARY KEY (source, width, height, crop, animated)
 ) {without rowid};
 CREATE INDEX media_thumbnails_hash ON media_thumbnails (hash);
-CREATE TABLE media_unused (hash TEXT NOT NULL PRIMARY KEY) {without rowid};
+CREATE TABLE media_unused (
+	hash  TEXT NOT NULL PRIMARY KEY,
+	notes INTEGER NOT NULL
+) {without rowid};
 `, `
 CREATE TABLE media_uses (
 	event_id TEXT NOT NULL,

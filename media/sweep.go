@@ -14,12 +14,15 @@ import (
 const sweepEvery = time.Minute
 
 var (
-	noteUnused   = db.SQL(`INSERT INTO media_unused (hash) VALUES ($1) ON CONFLICT (hash) DO NOTHING`)
-	selectUnused = db.SQL(`SELECT hash FROM media_unused ORDER BY hash LIMIT 500`)
-	forgetUnused = db.SQL(`DELETE FROM media_unused WHERE hash = $1`)
+	// A note that comes while an older one is looked at must not be forgotten with
+	// that, so they are counted.
+	noteUnused   = db.SQL(`INSERT INTO media_unused (hash, notes) VALUES ($1, 1) ON CONFLICT (hash) DO UPDATE SET notes = media_unused.notes + 1`)
+	selectUnused = db.SQL(`SELECT hash, notes FROM media_unused ORDER BY hash LIMIT 500`)
+	forgetUnused = db.SQL(`DELETE FROM media_unused WHERE hash = $1 AND notes = $2`)
 	selectNeeds  = db.SQL(`SELECT CAST(1 AS BIGINT) FROM media WHERE hash = $1 UNION ALL SELECT 1 FROM media_thumbnails WHERE hash = $1 AND source <> $1 LIMIT 1`)
 	// The thumbnails of what is gone go with it.
-	noteThumbnails   = db.SQL(`INSERT INTO media_unused (hash) SELECT hash FROM media_thumbnails WHERE source = $1 ON CONFLICT (hash) DO NOTHING`)
+	noteThumbnails = db.SQL(`INSERT INTO media_unused (hash, notes) SELECT DISTINCT hash, 1 FROM media_thumbnails WHERE source = $1
+		ON CONFLICT (hash) DO UPDATE SET notes = media_unused.notes + 1`)
 	deleteThumbnails = db.SQL(`DELETE FROM media_thumbnails WHERE source = $1`)
 )
 
@@ -71,12 +74,15 @@ func (m *Media) unused(ctx context.Context, h storage.Hash) error {
 // sweep removes the bytes that nothing needs.
 func (m *Media) sweep(ctx context.Context) error {
 	for ctx.Err() == nil {
-		list, err := db.All(ctx, m.DB, selectUnused, scanHash)
+		list, err := db.All(ctx, m.DB, selectUnused, scanUnused)
 		if err != nil || len(list) == 0 {
 			return err
 		}
-		for _, h := range list {
-			if err := m.drop(ctx, h); err != nil {
+		for _, u := range list {
+			if err := m.drop(ctx, u.hash); err != nil {
+				return err
+			}
+			if err := m.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(forgetUnused, u.hash, u.notes) }); err != nil {
 				return err
 			}
 		}
@@ -89,9 +95,20 @@ func scanHash(row db.Scanner) (h storage.Hash, err error) {
 	return h, err
 }
 
+// unusedNote is what is noted of bytes.
+type unusedNote struct {
+	hash  storage.Hash
+	notes int64
+}
+
+func scanUnused(row db.Scanner) (u unusedNote, err error) {
+	err = row.Scan(&u.hash, &u.notes)
+	return u, err
+}
+
 // drop removes bytes and their thumbnails, if nothing needs them.
 func (m *Media) drop(ctx context.Context, h storage.Hash) error {
-	err := m.Depot.Drop(ctx, h, func() (bool, error) {
+	return m.Depot.Drop(ctx, h, func() (bool, error) {
 		needed := false
 		err := m.DB.Write(ctx, func(tx *db.Tx) error {
 			var err error
@@ -106,10 +123,6 @@ func (m *Media) drop(ctx context.Context, h storage.Hash) error {
 		})
 		return !needed, err
 	})
-	if err != nil {
-		return err
-	}
-	return m.DB.Write(ctx, func(tx *db.Tx) error { return tx.Exec(forgetUnused, h) })
 }
 
 func isNeeded(ctx context.Context, q db.Querier, h storage.Hash) (bool, error) {
