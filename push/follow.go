@@ -32,6 +32,7 @@ type follower struct {
 	p      *Push
 	start  int64 // the position that the process began at
 	judged atomic.Int64
+	told   atomic.Int64 // the commit that is being gone through
 
 	mu       sync.Mutex
 	queue    []db.Batch
@@ -209,6 +210,7 @@ func (f *follower) drain(ctx context.Context) error {
 		f.advance(lost)
 	}
 	for _, b := range queue {
+		f.told.Store(b.Position)
 		for _, change := range b.Changes {
 			if err := f.insist(ctx, func() error { return f.take(ctx, change) }); err != nil {
 				return err

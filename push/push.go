@@ -36,7 +36,7 @@ type People interface {
 // Reading tells what users have read.
 type Reading interface {
 	// Unread counts what a user has not read, by room; rooms without are left out.
-	Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]int64, error)
+	Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID, upTo int64) (map[rooms.RoomNID]int64, error)
 	// Standings tells how far a user has read rooms.
 	Standings(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]Standing, error)
 	// Read reads a change on the stream: a receipt of a local user's, if it is

@@ -57,7 +57,7 @@ func (nobody) IgnoresOthers(any) (matrix.UserID, bool)                    { retu
 func (nobody) BlocksInvites(context.Context, matrix.UserID) (bool, error) { return false, nil }
 func (nobody) Read(change any) (Receipt, bool)                            { r, ok := change.(Receipt); return r, ok }
 func (nobody) Ended(any) (matrix.UserID, []matrix.DeviceID, bool)         { return "", nil, false }
-func (nobody) Unread(context.Context, matrix.UserID, []rooms.RoomNID) (map[rooms.RoomNID]int64, error) {
+func (nobody) Unread(context.Context, matrix.UserID, []rooms.RoomNID, int64) (map[rooms.RoomNID]int64, error) {
 	return nil, nil
 }
 func (nobody) Standings(context.Context, matrix.UserID, []rooms.RoomNID) (map[rooms.RoomNID]Standing, error) {

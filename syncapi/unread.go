@@ -9,10 +9,10 @@ import (
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
 
-// Unread tells how many events a local user has not read in each of the rooms
-// that the user is joined to; rooms without any are left out.
-func (s *Service) Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]int64, error) {
-	places, err := s.places(ctx, user, in, s.DB.Position())
+// Unread tells how many events up to a position a local user has not read in each
+// of the rooms that the user is joined to; rooms without any are left out.
+func (s *Service) Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID, upTo int64) (map[rooms.RoomNID]int64, error) {
+	places, err := s.places(ctx, user, in, upTo)
 	if err != nil {
 		return nil, err
 	}

@@ -92,8 +92,8 @@ func (l listeners) BlocksInvites(ctx context.Context, user matrix.UserID) (bool,
 // push.
 type reading struct{ sync *syncapi.Service }
 
-func (r *reading) Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]int64, error) {
-	return r.sync.Unread(ctx, user, in)
+func (r *reading) Unread(ctx context.Context, user matrix.UserID, in []rooms.RoomNID, upTo int64) (map[rooms.RoomNID]int64, error) {
+	return r.sync.Unread(ctx, user, in, upTo)
 }
 
 func (r *reading) Standings(ctx context.Context, user matrix.UserID, in []rooms.RoomNID) (map[rooms.RoomNID]push.Standing, error) {
