@@ -77,10 +77,12 @@ func (f *follower) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		batches, missed, err := f.tail.Next(ctx)
-		if err != nil {
-			return err
+		select {
+		case <-f.tail.Wake():
+		case <-ctx.Done():
+			return ctx.Err()
 		}
+		batches, missed := f.tail.Take()
 		if missed > 0 {
 			f.who = newAudiences(f.s)
 			if err := f.catchUp(ctx, missed); err != nil {

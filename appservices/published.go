@@ -2,6 +2,7 @@ package appservices
 
 import (
 	"context"
+	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -41,10 +42,10 @@ func (s *Services) Published(ctx context.Context, instance string) ([]matrix.Roo
 	if instance == "" {
 		return db.All(ctx, s.DB, everyRoom, scanRoomID)
 	}
-	service, network := splitInstance(instance)
-	v := s.current.Load().byID[service]
-	if v == nil {
-		return nil, nil
+	for _, v := range s.current.Load().services {
+		if network, ok := strings.CutPrefix(instance, instanceID(v, "")); ok {
+			return db.All(ctx, s.DB, listedRooms, scanRoomID, v.nid, network)
+		}
 	}
-	return db.All(ctx, s.DB, listedRooms, scanRoomID, v.nid, network)
+	return nil, nil
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -210,10 +209,4 @@ func (s *Services) getUser(ctx context.Context, _ *httpx.Caller, q *userRequest)
 // connected lists the services that know any third-party network.
 func (s *Services) connected() []*Service {
 	return slices.DeleteFunc(slices.Clone(s.current.Load().services), func(v *Service) bool { return len(v.Protocols) == 0 })
-}
-
-// network of an instance: the service and the network that its id names.
-func splitInstance(id string) (service, network string) {
-	service, network, _ = strings.Cut(id, "|")
-	return service, network
 }

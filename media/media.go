@@ -87,8 +87,8 @@ type Media struct {
 	looking chan struct{}
 	parts   *handler.UnroutedHandler
 
-	redactions redactions
-	wake       chan struct{} // something may be removed
+	commits *db.Tail      // nil unless redactions delete files
+	wake    chan struct{} // something may be removed
 }
 
 // New makes the feature.
@@ -103,8 +103,7 @@ func New(d Deps) *Media {
 	m.parts = m.resumable()
 	m.cache, _ = lru.New[storage.Hash, []byte](cachedFiles) // it fails for a size below 1 only
 	if d.Config.DeleteRedacted {
-		m.redactions.wake = make(chan struct{}, 1)
-		d.DB.Subscribe(m.redactions.watch)
+		m.commits = d.DB.Tail(maxBehind, committed)
 	}
 	return m
 }

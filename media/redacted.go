@@ -2,7 +2,6 @@ package media
 
 import (
 	"context"
-	"sync"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -19,12 +18,8 @@ var (
 	deleteUses = db.SQL(`DELETE FROM media_uses WHERE event_id = $1`)
 )
 
-// redactions collects what commits say about files.
-type redactions struct {
-	mu      sync.Mutex
-	pending []mention
-	wake    chan struct{}
-}
+// maxBehind bounds the commits that wait to be looked at.
+const maxBehind = 10_000
 
 // mention is an event that names files, or one that was redacted if refs is nil.
 type mention struct {
@@ -33,33 +28,10 @@ type mention struct {
 	refs   []Ref
 }
 
-// watch looks at a commit; it does not wait for anything.
-func (r *redactions) watch(b db.Batch) {
-	var seen []mention
-	for _, change := range b.Changes {
-		c, ok := change.(*rooms.Committed)
-		if !ok {
-			continue
-		}
-		for _, st := range c.Events {
-			if refs := Mentions(st.JSON); refs != nil {
-				seen = append(seen, mention{st.ID, st.Sender, refs})
-			}
-		}
-		for _, st := range c.Redacted() {
-			seen = append(seen, mention{event: st.ID})
-		}
-	}
-	if seen == nil {
-		return
-	}
-	r.mu.Lock()
-	r.pending = append(r.pending, seen...)
-	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+// committed picks the changes that may name files.
+func committed(change any) bool {
+	_, ok := change.(*rooms.Committed)
+	return ok
 }
 
 // follow notes which events name files, and deletes those of redacted ones.
@@ -68,16 +40,34 @@ func (m *Media) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.redactions.wake:
+		case <-m.commits.Wake():
 		}
-		m.redactions.mu.Lock()
-		list := m.redactions.pending
-		m.redactions.pending = nil
-		m.redactions.mu.Unlock()
-		for _, one := range list {
-			if err := m.noteMention(ctx, one); err != nil && ctx.Err() == nil {
-				m.Log.ErrorContext(ctx, "the files of an event could not be noted or deleted", "event", one.event, "error", err)
+		batches, missed := m.commits.Take()
+		if missed > 0 {
+			m.Log.WarnContext(ctx, "more was said at once than could be looked at: redactions will not delete the files of some events", "up_to", missed)
+		}
+		for _, b := range batches {
+			for _, change := range b.Changes {
+				m.noteCommit(ctx, change.(*rooms.Committed))
 			}
+		}
+	}
+}
+
+// noteCommit goes through a commit.
+func (m *Media) noteCommit(ctx context.Context, c *rooms.Committed) {
+	var seen []mention
+	for _, st := range c.Events {
+		if refs := Mentions(st.JSON); refs != nil {
+			seen = append(seen, mention{st.ID, st.Sender, refs})
+		}
+	}
+	for _, st := range c.Redacted() {
+		seen = append(seen, mention{event: st.ID})
+	}
+	for _, one := range seen {
+		if err := m.noteMention(ctx, one); err != nil && ctx.Err() == nil {
+			m.Log.ErrorContext(ctx, "the files of an event could not be noted or deleted", "event", one.event, "error", err)
 		}
 	}
 }

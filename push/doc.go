@@ -50,5 +50,5 @@
 //
 // Each is taken alone, but badge.counting, which is held over reads of the
 // database and before badges.mu, and delivery.mu, which comes before pushers.mu.
-// The database's writer takes books.mu and follower.mu only.
+// The database's writer takes books.mu only.
 package push

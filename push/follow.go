@@ -34,10 +34,9 @@ type follower struct {
 	judged atomic.Int64
 	told   atomic.Int64 // the commit that is being gone through
 
+	tail *db.Tail
+
 	mu       sync.Mutex
-	queue    []db.Batch
-	lost     int64 // what was in the queue up to here was dropped
-	wake     chan struct{}
 	advanced chan struct{} // closed when judged has moved; nil while nobody waits
 
 	// Of the goroutine only.
@@ -47,7 +46,8 @@ type follower struct {
 }
 
 func newFollower(p *Push) *follower {
-	f := &follower{p: p, start: p.DB.Position(), wake: make(chan struct{}, 1), custom: map[matrix.UserID]struct{}{}}
+	f := &follower{p: p, start: p.DB.Position(), custom: map[matrix.UserID]struct{}{}}
+	f.tail = p.DB.Tail(maxQueue, p.relevant)
 	f.forget()
 	return f
 }
@@ -57,39 +57,13 @@ func (f *follower) forget() {
 	f.people, f.rooms = map[matrix.UserID]*person{}, map[rooms.RoomNID]*watched{}
 }
 
-// publish takes a commit into the queue; it runs on the database's writer.
-func (f *follower) publish(b db.Batch) {
-	b.Changes = f.relevant(b.Changes)
-	f.mu.Lock()
-	switch last := len(f.queue) - 1; {
-	case last >= maxQueue:
-		f.queue, f.lost = nil, b.Position
-	case last >= 0 && len(b.Changes) == 0:
-		f.queue[last].Position = b.Position
-	default:
-		f.queue = append(f.queue, b)
-	}
-	f.mu.Unlock()
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
-}
-
 // relevant picks the changes that the follower looks at.
-func (f *follower) relevant(changes []any) []any {
-	var picked []any
-	for _, change := range changes {
-		switch change.(type) {
-		case *rooms.Committed, rulesChanged, pusherSet:
-			picked = append(picked, change)
-			continue
-		}
-		if f.p.concerns(change) {
-			picked = append(picked, change)
-		}
+func (p *Push) relevant(change any) bool {
+	switch change.(type) {
+	case *rooms.Committed, rulesChanged, pusherSet:
+		return true
 	}
-	return picked
+	return p.concerns(change)
 }
 
 // Wait returns once everything up to a position has been held against the rules.
@@ -151,7 +125,7 @@ func (f *follower) run(ctx context.Context) error {
 			f.p.ledger.write(f.p.checkpoint())
 		case <-hourly.C:
 			f.p.ledger.prune(f.p.Now())
-		case <-f.wake:
+		case <-f.tail.Wake():
 			if err := f.drain(ctx); err != nil {
 				return err
 			}
@@ -198,18 +172,15 @@ func scanPosition(s db.Scanner) (position int64, err error) {
 
 // drain goes through the queue.
 func (f *follower) drain(ctx context.Context) error {
-	f.mu.Lock()
-	queue, lost := f.queue, f.lost
-	f.queue, f.lost = nil, 0
-	f.mu.Unlock()
-	if lost > 0 {
+	batches, missed := f.tail.Take()
+	if missed > 0 {
 		f.forget()
-		if err := f.insist(ctx, func() error { return f.catchUp(ctx, lost) }); err != nil {
+		if err := f.insist(ctx, func() error { return f.catchUp(ctx, missed) }); err != nil {
 			return err
 		}
-		f.advance(lost)
+		f.advance(missed)
 	}
-	for _, b := range queue {
+	for _, b := range batches {
 		f.told.Store(b.Position)
 		for _, change := range b.Changes {
 			if err := f.insist(ctx, func() error { return f.take(ctx, change) }); err != nil {

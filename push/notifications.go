@@ -123,18 +123,26 @@ type reader struct {
 	events []*rooms.Stored
 }
 
-// notified finds the newest events that notify a user, newest first, and from
-// where to go on; 0 if there are no more.
-func (p *Push) notified(ctx context.Context, user matrix.UserID, q scan) ([]notification, int64, error) {
+// person is a user's rules and whom they ignore.
+func (p *Push) person(ctx context.Context, user matrix.UserID) (*person, error) {
 	shelf, err := p.books.one(ctx, user)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	ignored, err := p.People.Ignored(ctx, []matrix.UserID{user})
 	if err != nil {
+		return nil, err
+	}
+	return &person{shelf.rules, ignored[user]}, nil
+}
+
+// notified finds the newest events that notify a user, newest first, and from
+// where to go on; 0 if there are no more.
+func (p *Push) notified(ctx context.Context, user matrix.UserID, q scan) ([]notification, int64, error) {
+	who, err := p.person(ctx, user)
+	if err != nil {
 		return nil, 0, err
 	}
-	who := &person{shelf.rules, ignored[user]}
 	readers, err := p.readers(ctx, user, q)
 	if err != nil {
 		return nil, 0, err
@@ -266,15 +274,10 @@ func (p *Push) standOut(ctx context.Context, user matrix.UserID, q scan) ([]noti
 			joined = append(joined, m.Room)
 		}
 	}
-	shelf, err := p.books.one(ctx, user)
+	who, err := p.person(ctx, user)
 	if err != nil {
 		return nil, 0, err
 	}
-	ignored, err := p.People.Ignored(ctx, []matrix.UserID{user})
-	if err != nil {
-		return nil, 0, err
-	}
-	who := &person{shelf.rules, ignored[user]}
 	rows, more, err := p.highlightsBelow(ctx, user, joined, q)
 	if err != nil {
 		return nil, 0, err

@@ -111,8 +111,8 @@ func New(ctx context.Context, d Deps) (*Push, error) {
 	if p.pushers, err = p.loadPushers(ctx); err != nil {
 		return nil, err
 	}
-	p.follower = newFollower(p)
 	d.DB.Subscribe(p.committed)
+	p.follower = newFollower(p)
 	return p, nil
 }
 
@@ -123,7 +123,6 @@ func (p *Push) committed(b db.Batch) {
 			p.books.change(c.user, c.shelf)
 		}
 	}
-	p.follower.publish(b)
 }
 
 // concerns tells whether a change of another feature's is for the follower.

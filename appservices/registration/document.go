@@ -108,17 +108,8 @@ func (d *document) textAt(m mapping, key, field string) string {
 	return n.Value
 }
 
-// flag is a value that may be missing. The first of the keys that is there counts.
-func (d *document) flag(m mapping, absent bool, keys ...string) bool {
-	for _, key := range keys {
-		if m.find(key) != nil {
-			return d.flagAt(m, absent, key, key)
-		}
-	}
-	return absent
-}
-
-func (d *document) flagAt(m mapping, absent bool, field, key string) bool {
+// flagAt is a value that may be missing.
+func (d *document) flagAt(m mapping, absent bool, key, field string) bool {
 	n := m.find(key)
 	if n == nil || n.Tag == "!!null" {
 		return absent

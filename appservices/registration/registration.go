@@ -24,9 +24,6 @@ type Registration struct {
 	Rooms           Namespaces
 	RateLimited     bool // people's limits hold for the service, too
 	Protocols       []string
-	Ephemeral       bool // the service is sent typing, receipts and presence
-	ToDevice        bool // and to-device messages for its users
-	DeviceLists     bool // and what changes in device lists, and how many keys are left
 }
 
 // Sender is the service's own user.
@@ -60,13 +57,9 @@ func Parse(file string, text []byte) (*Registration, error) {
 		ASToken:         d.token(root, "as_token"),
 		HSToken:         d.token(root, "hs_token"),
 		SenderLocalpart: d.localpart(root, "sender_localpart"),
-		RateLimited:     d.flag(root, true, "rate_limited"),
+		RateLimited:     d.flagAt(root, true, "rate_limited", "rate_limited"),
 		Protocols:       d.protocols(root, "protocols"),
-		// Each has the names, too, under which it was tried out before it was specified.
-		Ephemeral:   d.flag(root, false, "receive_ephemeral", "de.sorunome.msc2409.push_ephemeral", "push_ephemeral"),
-		DeviceLists: d.flag(root, false, "org.matrix.msc3202"),
 	}
-	r.ToDevice = r.Ephemeral
 	if r.ASToken != "" && r.ASToken == r.HSToken {
 		d.bad(root.find("hs_token"), "hs_token", "is the same as as_token; give each a value of its own")
 	}
@@ -167,7 +160,7 @@ func (d *document) namespaces(m mapping, kind string) Namespaces {
 		}
 		one := mapping{c}
 		text := d.textAt(one, "regex", at+".regex")
-		exclusive := d.flagAt(one, false, at+".exclusive", "exclusive")
+		exclusive := d.flagAt(one, false, "exclusive", at+".exclusive")
 		if text == "" {
 			continue
 		}

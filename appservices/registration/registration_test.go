@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.ID != "irc" || r.URL != "http://127.0.0.1:9999" || r.ASToken != "as-secret" || r.HSToken != "hs-secret" || r.RateLimited ||
-		r.Sender("example.org") != "@ircbot:example.org" || len(r.Protocols) != 1 || !r.Ephemeral || !r.ToDevice || !r.DeviceLists {
+		r.Sender("example.org") != "@ircbot:example.org" || len(r.Protocols) != 1 {
 		t.Errorf("%+v", r)
 	}
 	for id, want := range map[string]bool{

@@ -1,9 +1,6 @@
 package db
 
-import (
-	"context"
-	"sync"
-)
+import "sync"
 
 // Tail is a queue of commits for a reader that goes at its own pace. It never
 // holds up the writer: a reader that falls too far behind loses the queue and is
@@ -51,22 +48,15 @@ func (t *Tail) publish(b Batch) {
 	}
 }
 
-// Next waits for commits and returns those that came since the last call, in
-// their order. If missed is not 0, commits up to that position were dropped before
-// these.
-func (t *Tail) Next(ctx context.Context) (batches []Batch, missed int64, err error) {
-	for {
-		t.mu.Lock()
-		batches, missed = t.queue, t.missed
-		t.queue, t.missed = nil, 0
-		t.mu.Unlock()
-		if len(batches) > 0 || missed > 0 {
-			return batches, missed, nil
-		}
-		select {
-		case <-t.wake:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
-		}
-	}
+// Wake is sent to when there may be something to take.
+func (t *Tail) Wake() <-chan struct{} { return t.wake }
+
+// Take returns the commits that came since the last call, in their order. If missed
+// is not 0, commits up to that position were dropped before these.
+func (t *Tail) Take() (batches []Batch, missed int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	batches, missed = t.queue, t.missed
+	t.queue, t.missed = nil, 0
+	return batches, missed
 }

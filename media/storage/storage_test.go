@@ -231,14 +231,20 @@ func TestConstantMemory(t *testing.T) {
 	}
 }
 
-// startS3 runs an S3 server on a folder until the test ends: the program that
-// TEAHOUSE_TEST_VERSITYGW names. Without it the test is skipped; CI builds it.
+// s3Module is the S3 server of the tests. It is no dependency: the go command
+// builds it apart, as a user would, which takes minutes the first time only.
+const s3Module = "github.com/versity/versitygw/cmd/versitygw@v1.0.14"
+
+// startS3 runs an S3 server on a folder until the test ends.
 func startS3(t *testing.T) BucketOptions {
 	t.Helper()
-	program := os.Getenv("TEAHOUSE_TEST_VERSITYGW")
-	if program == "" {
-		t.Skip("TEAHOUSE_TEST_VERSITYGW names no S3 server; see .ci/run for how to build one")
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "install", s3Module)
+	build.Dir, build.Env = bin, append(os.Environ(), "GOBIN="+bin)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("the S3 server cannot be built: %v\n%s", err, out)
 	}
+	program := filepath.Join(bin, "versitygw")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
