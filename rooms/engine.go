@@ -147,9 +147,12 @@ func (e *Engine) Room(ctx context.Context, id matrix.RoomID) (*Room, error) {
 	if r := e.loaded(id); r != nil {
 		return r, nil
 	}
-	return e.loadOnce(ctx, "id "+string(id), func(ctx context.Context) (roomRow, bool, error) {
-		return db.One(ctx, e.DB, roomByID, scanRoom, id)
-	})
+	// The load goes on when one of those who asked for it gives up.
+	v, err, _ := e.loading.Do(string(id), func() (any, error) { return e.loadByID(context.WithoutCancel(ctx), id) })
+	if err != nil {
+		return nil, err
+	}
+	return v.(*Room), nil
 }
 
 // RoomByNID is Room by number.
@@ -164,34 +167,26 @@ func (e *Engine) RoomByNID(ctx context.Context, n RoomNID) (*Room, error) {
 	return e.Room(ctx, name.id)
 }
 
-// loadOnce loads a room for all who ask at the same time. The load goes on when
-// one of them gives up.
-func (e *Engine) loadOnce(ctx context.Context, key string, row func(context.Context) (roomRow, bool, error)) (*Room, error) {
-	v, err, _ := e.loading.Do(key, func() (any, error) {
-		ctx := context.WithoutCancel(ctx)
-		r, found, err := row(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, matrix.NotFound("This server does not know the room")
-		}
-		room, err := e.load(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if there := e.rooms.byID[room.ID].Value(); there != nil {
-			return there, nil
-		}
-		e.rooms.put(room)
-		return room, nil
-	})
+// loadByID loads a room, within loading.
+func (e *Engine) loadByID(ctx context.Context, id matrix.RoomID) (*Room, error) {
+	row, found, err := db.One(ctx, e.DB, roomByID, scanRoom, id)
 	if err != nil {
 		return nil, err
 	}
-	return v.(*Room), nil
+	if !found {
+		return nil, matrix.NotFound("This server does not know the room")
+	}
+	room, err := e.load(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if there := e.rooms.byID[room.ID].Value(); there != nil {
+		return there, nil
+	}
+	e.rooms.put(room)
+	return room, nil
 }
 
 // add makes a new room known.

@@ -17,28 +17,16 @@ import (
 // of a room that none of its users is in any more is continued from there.
 // spec: server-server#joining-rooms
 func (e *Engine) ImportState(ctx context.Context, v *event.Version, id matrix.RoomID, st, chain []*event.Event, join *event.Event) (*Stored, error) {
-	for {
-		r, err := e.enter(ctx, id)
-		if err == nil {
-			defer r.intake.Release(1)
-			return e.importInto(ctx, r, v, st, chain, join)
-		}
-		if !matrix.HasCode(err, matrix.CodeNotFound) {
-			return nil, err
-		}
-		// Whoever asks for the room meanwhile waits for it.
-		var joined *Stored
-		ran := false
-		_, err, _ = e.loading.Do("id "+string(id), func() (any, error) {
-			ran = true
-			var room *Room
-			room, joined, err = e.importNew(context.WithoutCancel(ctx), RoomNID(e.roomSeq.Next()), v, id, st, chain, join)
-			return room, err
-		})
-		if ran {
-			return joined, err
-		}
+	var joined *Stored
+	r, err := e.enterOrMake(ctx, id, func(ctx context.Context) (r *Room, err error) {
+		r, joined, err = e.importNew(ctx, RoomNID(e.roomSeq.Next()), v, id, st, chain, join)
+		return r, err
+	})
+	if r == nil || err != nil {
+		return joined, err
 	}
+	defer r.intake.Release(1)
+	return e.importInto(ctx, r, v, st, chain, join)
 }
 
 // importInto goes on with a room that is known, whose intake is held. One that is

@@ -62,28 +62,17 @@ func (e *Engine) StoreOutside(ctx context.Context, v *event.Version, ev *event.E
 		return nil, err
 	}
 	o := &outsider{e: e, ev: ev, user: user, stripped: packed}
-	for {
-		r, err := e.enter(ctx, ev.RoomID)
-		if err == nil {
-			defer r.intake.Release(1)
-			return o.into(ctx, r)
-		}
-		if !matrix.HasCode(err, matrix.CodeNotFound) {
-			return nil, err
-		}
-		// Whoever asks for the room meanwhile waits for it.
-		var stored *Stored
-		ran := false
-		_, err, _ = e.loading.Do("id "+string(ev.RoomID), func() (any, error) {
-			ran = true
-			r := newRoom(RoomNID(e.roomSeq.Next()), ev.RoomID, v)
-			stored, err = o.commit(context.WithoutCancel(ctx), r, 0, true)
-			return r, err
-		})
-		if ran {
-			return stored, err
-		}
+	var stored *Stored
+	r, err := e.enterOrMake(ctx, ev.RoomID, func(ctx context.Context) (_ *Room, err error) {
+		r := newRoom(RoomNID(e.roomSeq.Next()), ev.RoomID, v)
+		stored, err = o.commit(ctx, r, 0, true)
+		return r, err
+	})
+	if r == nil || err != nil {
+		return stored, err
 	}
+	defer r.intake.Release(1)
+	return o.into(ctx, r)
 }
 
 func outsideMembership(ev *event.Event) bool {
@@ -323,6 +312,31 @@ func (e *Engine) enter(ctx context.Context, id matrix.RoomID) (*Room, error) {
 			return r, nil
 		}
 		r.intake.Release(1)
+	}
+}
+
+// enterOrMake is enter for a room that may be new: then create makes it, while
+// whoever else asks for it waits, and there is no room to be given back.
+func (e *Engine) enterOrMake(ctx context.Context, id matrix.RoomID, create func(context.Context) (*Room, error)) (*Room, error) {
+	for {
+		r, err := e.enter(ctx, id)
+		if !matrix.HasCode(err, matrix.CodeNotFound) {
+			return r, err
+		}
+		made := false
+		_, err, _ = e.loading.Do(string(id), func() (any, error) {
+			ctx := context.WithoutCancel(ctx)
+			// Others may have made it since.
+			r, err := e.loadByID(ctx, id)
+			if !matrix.HasCode(err, matrix.CodeNotFound) {
+				return r, err
+			}
+			made = true
+			return create(ctx)
+		})
+		if made {
+			return nil, err
+		}
 	}
 }
 

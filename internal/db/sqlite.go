@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -38,10 +39,15 @@ func newSQLiteDialer(path string) (*sqliteDialer, error) {
 	// SQLite would delete, or play back, the journal of another database.
 	for _, suffix := range []string{"-wal", "-journal"} {
 		journal := path + suffix
-		if left, err := os.Stat(journal); err == nil && left.Size() > 0 {
-			return nil, fmt.Errorf("db: %s is the journal of a database that is not there any more: "+
-				"put %s back beside it, or move it away to start with an empty database", journal, path)
+		left, err := os.Stat(journal)
+		if err != nil || left.Size() == 0 {
+			continue
 		}
+		if _, err := os.Stat(path); err == nil { // another process has begun it meanwhile
+			continue
+		}
+		return nil, fmt.Errorf("db: %s is the journal of a database that is not there any more: "+
+			"put %s back beside it, or move it away to start with an empty database", journal, path)
 	}
 	return &sqliteDialer{path}, nil
 }
@@ -50,7 +56,7 @@ func (d *sqliteDialer) engine() engine { return sqlite }
 
 const (
 	// A checkpoint costs two fsyncs on the writer: every 8 MB, not every 4.
-	sqliteWriter = `PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+	sqliteWriter = `PRAGMA synchronous = FULL;
 		PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16000;`
 	sqliteReader = `PRAGMA query_only = ON; PRAGMA cache_size = -4000;`
 	// LIKE heeds case, as PostgreSQL's does.
@@ -68,19 +74,39 @@ func (d *sqliteDialer) dial(_ context.Context, write bool) (conn, error) {
 		return nil, d.explain(err)
 	}
 	c := &sqliteConn{c: raw.(*sqlite3.SQLiteConn), write: write}
-	if err := c.script(setup); err != nil {
+	if write {
+		err = d.writeAhead(c)
+	}
+	if err == nil {
+		err = c.script(setup)
+	}
+	if err != nil {
 		c.close()
 		return nil, d.explain(err)
 	}
-	if write {
+	return c, nil
+}
+
+// writeAhead turns the write-ahead log on. While another process does the same to
+// a new file, SQLite says at once that it is busy, whatever its timeout.
+func (d *sqliteDialer) writeAhead(c *sqliteConn) error {
+	const patience, pause = 10 * time.Second, 5 * time.Millisecond
+	if err := c.script(`PRAGMA page_size = 4096`); err != nil {
+		return err
+	}
+	for waited := time.Duration(0); ; waited += pause {
 		var mode string
-		if err := c.scalar("PRAGMA journal_mode", &mode); err != nil || mode != "wal" {
-			c.close()
-			return nil, fmt.Errorf("db: %s can't have a write-ahead log (journal mode %q, %v): "+
-				"keep the database on a local file system", d.path, mode, err)
+		err := c.scalar("PRAGMA journal_mode = WAL", &mode)
+		var e sqlite3.Error
+		switch {
+		case errors.As(err, &e) && e.Code == sqlite3.ErrBusy && waited < patience:
+			time.Sleep(pause)
+		case err == nil && mode != "wal":
+			return fmt.Errorf("it can't have a write-ahead log (journal mode %q): keep the database on a local file system", mode)
+		default:
+			return err
 		}
 	}
-	return c, nil
 }
 
 // explain says what to do about an error of opening.
