@@ -31,6 +31,9 @@ import (
 // touched is the position of the newest notice of a change; the list counts
 // unless it is stale. remote_devices and remote_cross_keys hold keys with the
 // signatures of their owners, canonical.
+//
+// The third migration keeps to_device in the order in which it is written: the
+// messages of one request go to devices that lie far apart.
 var _ = db.Schema("encryption", `
 CREATE TABLE device_keys (
 	user_id   TEXT NOT NULL,
@@ -196,6 +199,21 @@ CREATE TABLE received_messages (
 	PRIMARY KEY (origin, message_id)
 ) {without rowid};
 CREATE INDEX received_messages_ts ON received_messages (ts);
+`, `
+DROP INDEX to_device_sender;
+ALTER TABLE to_device RENAME TO old_to_device;
+CREATE TABLE to_device (
+	position  INTEGER PRIMARY KEY,
+	user_id   TEXT NOT NULL,
+	device_id TEXT NOT NULL,
+	sender    TEXT NOT NULL,
+	event     {blob} NOT NULL
+);
+INSERT INTO to_device (position, user_id, device_id, sender, event)
+	SELECT position, user_id, device_id, sender, event FROM old_to_device ORDER BY position;
+DROP TABLE old_to_device;
+CREATE INDEX to_device_inbox ON to_device (user_id, device_id, position);
+CREATE INDEX to_device_sender ON to_device (sender, user_id, device_id);
 `)
 
 // Device and cross-signing keys.
@@ -289,6 +307,9 @@ var (
 
 	insertMessage = db.SQL(`INSERT INTO to_device (user_id, device_id, position, sender, event) VALUES ($1, $2, $3, $4, $5)`)
 	insertWaiting = db.SQL(`INSERT INTO to_device_waiting (user_id, device_id, sender, arrival, event) VALUES ($1, $2, $3, $4, $5)`)
+	// How many messages of a sender there are, counted up to a limit, and whether any wait.
+	countAnySender = db.SQL(`SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM to_device WHERE sender = $1 LIMIT $2) AS few),
+		EXISTS (SELECT 1 FROM to_device_waiting WHERE sender = $1)`)
 	countBySender = db.SQL(`SELECT user_id, device_id, 0 AS waits, count(*) FROM to_device
 		WHERE sender = $1 AND user_id IN {texts $2} GROUP BY user_id, device_id
 		UNION ALL SELECT user_id, device_id, 1 AS waits, count(*) FROM to_device_waiting

@@ -195,20 +195,7 @@ type load struct{ pending, waiting int }
 // post stores messages of one sender: into the inboxes as far as the quota goes,
 // behind the earlier ones that wait.
 func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []message) error {
-	loads := map[device]load{}
-	err := db.Each(ctx, tx, countBySender, func(s db.Scanner) error {
-		var d device
-		var waits, n int
-		err := s.Scan(&d.user, &d.id, &waits, &n)
-		l := loads[d]
-		if waits == 0 {
-			l.pending = n
-		} else {
-			l.waiting = n
-		}
-		loads[d] = l
-		return err
-	}, p.account, p.to)
+	loads, err := loadsOf(ctx, tx, p)
 	if err != nil {
 		return err
 	}
@@ -240,6 +227,34 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []messa
 		tx.Publish(news)
 	}
 	return nil
+}
+
+// loadsOf counts what the devices of a parcel's recipients hold of its sender.
+// Those that are not counted have room.
+func loadsOf(ctx context.Context, tx *db.Tx, p *parcel) (map[device]load, error) {
+	few, _, err := db.One(ctx, tx, countAnySender, func(s db.Scanner) (few bool, err error) {
+		var n int
+		var waits bool
+		err = s.Scan(&n, &waits)
+		return n < quota && !waits, err
+	}, p.account, quota)
+	if err != nil || few {
+		return nil, err
+	}
+	loads := map[device]load{}
+	return loads, db.Each(ctx, tx, countBySender, func(s db.Scanner) error {
+		var d device
+		var waits, n int
+		err := s.Scan(&d.user, &d.id, &waits, &n)
+		l := loads[d]
+		if waits == 0 {
+			l.pending = n
+		} else {
+			l.waiting = n
+		}
+		loads[d] = l
+		return err
+	}, p.account, p.to)
 }
 
 // add notes a new message; those of one user come one after the other.

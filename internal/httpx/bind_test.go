@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -233,9 +234,12 @@ func FuzzDecode(f *testing.F) {
 		Count int64           `json:"count"`
 		Raw   json.RawMessage `json:"raw"`
 		List  []string        `json:"list"`
+
+		Tree *map[matrix.UserID]map[string]json.RawMessage `json:"tree"`
 	}
 	for _, s := range []string{`{}`, `{"text":"a","count":1,"raw":{"a":[1,"]}"]},"list":["x"]}`, `{"text":"\u0000"}`, `{"a":1 , "text" : "\"" }`,
-		`{"text":1}`, `[]`, ``, `{"te\u0078t":"x"}`, `{"count":1e2}`, "{\"raw\":-0.1\n}", `{"text":"a","text":null}`} {
+		`{"text":1}`, `[]`, ``, `{"te\u0078t":"x"}`, `{"count":1e2}`, "{\"raw\":-0.1\n}", `{"text":"a","text":null}`,
+		`{"tree":null}`, `{"tree":{"@a:b":{"x":{"y":[1]},"x":null,"\u0078": "}"}, "@c:d":{} }}`, `{"tree":{"a":null}}`, `{"tree":{"a":1}}`, `{"tree":{"\ud800":{"a":[ ]}}}`} {
 		f.Add([]byte(s))
 	}
 	var got *req
@@ -255,14 +259,14 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("accepted %q: %v", body, err)
 		}
 		var want req
-		for name, dst := range map[string]any{"text": &want.Text, "count": &want.Count, "raw": &want.Raw, "list": &want.List} {
+		for name, dst := range map[string]any{"text": &want.Text, "count": &want.Count, "raw": &want.Raw, "list": &want.List, "tree": &want.Tree} {
 			if v, ok := members[name]; ok {
 				if err := json.Unmarshal(v, dst); err != nil {
 					t.Fatalf("accepted %q: %v", body, err)
 				}
 			}
 		}
-		if fmt.Sprintf("%+v", *got) != fmt.Sprintf("%+v", want) || strings.Contains(got.Text, "\x00") {
+		if !reflect.DeepEqual(*got, want) || strings.Contains(got.Text, "\x00") {
 			t.Fatalf("%+v: got %+v, want %+v", body, *got, want)
 		}
 	})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -32,6 +31,7 @@ const (
 	memberOther  memberKind = iota // decoded by encoding/json
 	memberString                   // any string kind
 	memberRaw                      // json.RawMessage, kept as it is
+	memberMap                      // maps, however deep, with json.RawMessage in the end, or a pointer to such
 )
 
 func newMember(f reflect.StructField, name string, index []int) *member {
@@ -41,6 +41,8 @@ func newMember(f reflect.StructField, name string, index []int) *member {
 		m.kind = memberRaw
 	case f.Type.Kind() == reflect.String && !decodesItself(f.Type):
 		m.kind = memberString
+	case rawMap(f.Type) || f.Type.Kind() == reflect.Pointer && rawMap(f.Type.Elem()):
+		m.kind = memberMap
 	}
 	return m
 }
@@ -149,6 +151,9 @@ func (m *member) set(dst reflect.Value, value []byte) error {
 		return nil
 	}
 	dst.SetZero() // an earlier duplicate must not shine through
+	if m.kind == memberMap && fillMap(dst, value) {
+		return nil
+	}
 	err := json.Unmarshal(value, dst.Addr().Interface())
 	if err == nil {
 		return nil
@@ -229,69 +234,4 @@ func hasNUL(v reflect.Value) bool {
 		}
 	}
 	return false
-}
-
-// eachMember walks the members of an object that is known to be valid JSON.
-func eachMember(obj []byte, f func(name, value []byte) error) error {
-	i := space(obj, 1)
-	for obj[i] != '}' {
-		end := skipValue(obj, i)
-		name := obj[i+1 : end-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
-			var s string
-			if err := json.Unmarshal(obj[i:end], &s); err != nil {
-				return fmt.Errorf("a member's name: %w", err)
-			}
-			name = []byte(s)
-		}
-		i = space(obj, space(obj, end)+1) // over the colon
-		end = skipValue(obj, i)
-		if err := f(name, obj[i:end:end]); err != nil {
-			return err
-		}
-		i = space(obj, end)
-		if obj[i] == ',' {
-			i = space(obj, i+1)
-		}
-	}
-	return nil
-}
-
-func space(b []byte, i int) int {
-	for b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r' {
-		i++
-	}
-	return i
-}
-
-// skipValue returns the end of the JSON value that starts at i.
-func skipValue(b []byte, i int) int {
-	depth := 0
-	for {
-		switch b[i] {
-		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-			i++
-		case '{', '[':
-			depth++
-			i++
-		case '}', ']':
-			depth--
-			i++
-		case ',', ':', ' ', '\t', '\n', '\r':
-			i++
-			continue
-		default: // number, true, false, null
-			for i < len(b) && bytes.IndexByte([]byte(",]} \t\r\n"), b[i]) < 0 {
-				i++
-			}
-		}
-		if depth == 0 {
-			return i
-		}
-	}
 }
