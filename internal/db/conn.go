@@ -39,10 +39,10 @@ type cursor interface {
 }
 
 var (
-	beginWrite = SQL(`{begin write}`)
-	beginRead  = SQL(`{begin read}`)
-	commit     = SQL(`COMMIT`)
-	rollback   = SQL(`ROLLBACK`)
+	beginWrite = common.SQL(`{begin write}`)
+	beginRead  = common.SQL(`{begin read}`)
+	commit     = common.SQL(`COMMIT`)
+	rollback   = common.SQL(`ROLLBACK`)
 )
 
 // errLost is a connection that broke.

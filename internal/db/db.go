@@ -17,6 +17,7 @@ type Options struct {
 	Log       *slog.Logger          // nil: slog.Default()
 	Metrics   prometheus.Registerer // nil: nothing is measured
 	ReadConns int                   // connections of the read pool; 0: a default
+	Set       *Set                  // the kind of database; nil: the homeserver's
 }
 
 // readConns is the default size of the read pool. A connection is opened when
@@ -25,14 +26,15 @@ const readConns = 8
 
 // DB is one open database.
 type DB struct {
+	set       *Set
 	dialer    dialer
 	readers   *pool
 	writer    *writer
 	sequences *sequences
 }
 
-// Open connects to the database that url names and brings it to the registered
-// schema. A url is sqlite:// and a path ("sqlite:///var/lib/x.db"; a relative
+// Open connects to the database that url names and brings it to the schema of its
+// set. A url is sqlite:// and a path ("sqlite:///var/lib/x.db"; a relative
 // path is fine), whose folder is made if it is missing, or a PostgreSQL one.
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	dialer, err := newDialer(url)
@@ -47,7 +49,10 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{dialer: dialer}
+	d := &DB{dialer: dialer, set: o.Set}
+	if d.set == nil {
+		d.set = homeserver
+	}
 	head, err := d.load(ctx, c, o)
 	if err != nil {
 		c.close()
@@ -72,11 +77,11 @@ func newDialer(url string) (dialer, error) {
 	return nil, errors.New("db: the database must be given as sqlite:///path/to/file.db or postgres://user:password@host/name")
 }
 
-var selectSequences = SQL(`SELECT name, next FROM sequences`)
+var selectSequences = common.SQL(`SELECT name, next FROM sequences`)
 
 // load migrates and reads what the writer goes on from.
 func (d *DB) load(ctx context.Context, c conn, o Options) (head int64, err error) {
-	if err := migrate(ctx, c, d.dialer.engine(), registered()); err != nil {
+	if err := migrate(ctx, c, d.dialer.engine(), d.set.features()); err != nil {
 		return 0, err
 	}
 	err = eachOn(ctx, c, readHead, func(r Scanner) error { return r.Scan(&head) })

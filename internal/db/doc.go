@@ -11,6 +11,8 @@
 //
 //	var selectRoom = db.SQL(`SELECT nid FROM rooms WHERE id = $1`)
 //
+// A service that keeps a database of its own has a Set of its own.
+//
 // # What holds
 //
 //   - One goroutine writes. It takes what is queued, up to 512 ops, runs them in

@@ -13,7 +13,7 @@ func MigrateAs(ctx context.Context, url, name string, migrations ...string) erro
 		return err
 	}
 	defer c.close()
-	return migrate(ctx, c, d.engine(), []*feature{{name, migrations}})
+	return migrate(ctx, c, d.engine(), []*feature{{name: name, migrations: migrations}})
 }
 
 // Render is how a text with tokens reads on SQLite and on PostgreSQL.

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-var _ = Schema("db", `
+var _ = common.Schema("db", `
 CREATE TABLE stream_head (
 	id       INTEGER PRIMARY KEY,
 	position INTEGER NOT NULL
@@ -34,16 +34,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 const migrationLock = `SELECT pg_advisory_xact_lock(7307497709430117736)`
 
 var (
-	selectTables     = SQL(`SELECT count(*) FROM {tables} AS t WHERE name <> 'schema_migrations'`)
-	selectMigrations = SQL(`SELECT feature, number, checksum FROM schema_migrations ORDER BY feature, number`)
-	insertMigration  = SQL(`INSERT INTO schema_migrations (feature, number, checksum) VALUES ($1, $2, $3)`)
+	selectTables     = common.SQL(`SELECT count(*) FROM {tables} AS t WHERE name <> 'schema_migrations'`)
+	selectMigrations = common.SQL(`SELECT feature, number, checksum FROM schema_migrations ORDER BY feature, number`)
+	insertMigration  = common.SQL(`INSERT INTO schema_migrations (feature, number, checksum) VALUES ($1, $2, $3)`)
 )
-
-func registered() []*feature {
-	registry.Lock()
-	defer registry.Unlock()
-	return slices.Clone(registry.features)
-}
 
 // migrate brings the database to the schema of the features in one transaction: it
 // has all of the migrations or none.
@@ -99,6 +93,9 @@ func migrateIn(ctx context.Context, c conn, e engine, features []*feature) error
 		}
 	}
 	for key := range applied {
+		if set, ok := setOf(key.feature); ok && !slices.ContainsFunc(features, func(f *feature) bool { return f.name == key.feature }) {
+			return fmt.Errorf("db: this is a database of another kind (%s): every service, and the homeserver, needs a database of its own", set)
+		}
 		return fmt.Errorf("db: this database is newer than this program (it has migration %d of %s): "+
 			"run the newer version of Teahouse, or restore a backup from before the upgrade", key.number, key.feature)
 	}
@@ -153,19 +150,16 @@ func eachOn(ctx context.Context, c conn, s *Stmt, scan func(Scanner) error, args
 	return rows.Err()
 }
 
-// PrepareAll prepares every registered statement on d's engine, for the test of
-// a package that links all features.
+// PrepareAll prepares every statement of d's set on d's engine, for the test of a
+// package that links all features.
 func PrepareAll(ctx context.Context, d *DB) error {
-	registry.Lock()
-	stmts := slices.Clone(registry.stmts)
-	registry.Unlock()
 	c, err := d.dialer.dial(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer c.close()
 	var errs []error
-	for _, s := range stmts {
+	for _, s := range d.set.statements() {
 		if err := c.check(s.on(d.dialer.engine())); err != nil {
 			errs = append(errs, s.fail(err))
 		}

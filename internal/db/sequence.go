@@ -66,7 +66,7 @@ func (s *Sequence) Next() int64 {
 	return s.next - 1
 }
 
-var saveSequence = SQL(`
+var saveSequence = common.SQL(`
 	INSERT INTO sequences (name, next) VALUES ($1, $2)
 	ON CONFLICT (name) DO UPDATE SET next = excluded.next`)
 
@@ -108,7 +108,7 @@ func confirm(due []reservation) {
 	}
 }
 
-var growSequence = SQL(`
+var growSequence = common.SQL(`
 	INSERT INTO sequences (name, next) VALUES ($1, 1 + CAST($2 AS BIGINT))
 	ON CONFLICT (name) DO UPDATE SET next = sequences.next + $2
 	RETURNING next`)

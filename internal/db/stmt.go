@@ -2,9 +2,7 @@ package db
 
 import (
 	"fmt"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,54 +12,12 @@ import (
 type Stmt struct {
 	source string // as written, with tokens
 	where  string // file:line of its declaration, for messages
-	index  int    // place in the registry and in each connection's cache
+	set    *Set
+	index  int // place in the registry and in each connection's cache
 
 	once   sync.Once
 	text   [engines]string
 	params int // the highest parameter
-}
-
-var registry struct {
-	sync.Mutex
-	stmts    []*Stmt
-	features []*feature
-}
-
-type feature struct {
-	name       string
-	migrations []string
-}
-
-// SQL registers a statement. It is called for package-level variables only: a
-// statement lives, and stays prepared, as long as the process.
-//
-// Parameters are $1, $2, and so on. See the package comment for the tokens.
-func SQL(text string) *Stmt {
-	s := &Stmt{source: text, where: "unknown place"}
-	if _, file, line, ok := runtime.Caller(1); ok {
-		dir, name := filepath.Split(file)
-		s.where = fmt.Sprintf("%s/%s:%d", filepath.Base(dir), name, line)
-	}
-	registry.Lock()
-	defer registry.Unlock()
-	s.index = len(registry.stmts)
-	registry.stmts = append(registry.stmts, s)
-	return s
-}
-
-// Schema registers a feature's migrations, which are numbered from 1 in order
-// and never change once released. A migration may hold several statements
-// separated by semicolons. The result lets a package-level var _ = call it.
-func Schema(name string, migrations ...string) struct{} {
-	registry.Lock()
-	defer registry.Unlock()
-	for _, f := range registry.features {
-		if f.name == name {
-			panic("db: two schemas are named " + name)
-		}
-	}
-	registry.features = append(registry.features, &feature{name, migrations})
-	return struct{}{}
 }
 
 // String is the statement as it was written.

@@ -277,11 +277,11 @@ func (w *writer) broken(err error) error {
 }
 
 var (
-	lockHead = SQL(`UPDATE stream_head SET position = position WHERE id = 1 RETURNING position`)
-	readHead = SQL(`SELECT position FROM stream_head WHERE id = 1`)
+	lockHead = common.SQL(`UPDATE stream_head SET position = position WHERE id = 1 RETURNING position`)
+	readHead = common.SQL(`SELECT position FROM stream_head WHERE id = 1`)
 	// NULL is refused by the column: the commit fails if another process has
 	// allotted positions since our last one.
-	moveHead = SQL(`UPDATE stream_head SET position = CASE WHEN position = $1 THEN CAST($2 AS BIGINT) END WHERE id = 1`)
+	moveHead = common.SQL(`UPDATE stream_head SET position = CASE WHEN position = $1 THEN CAST($2 AS BIGINT) END WHERE id = 1`)
 )
 
 // begin starts the transaction. As a rule the head is what our last commit left

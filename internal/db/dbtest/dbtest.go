@@ -58,6 +58,15 @@ func URL(t testing.TB, kind string) string {
 	return ""
 }
 
+// EmptyURL is URL for a database of any set: it has no table yet.
+func EmptyURL(t testing.TB, kind string) string {
+	t.Helper()
+	if kind == "postgres" {
+		return BareURL(t)
+	}
+	return URL(t, kind)
+}
+
 // unavailable skips the test for want of PostgreSQL, or fails it.
 func unavailable(t testing.TB, err error) {
 	t.Helper()
