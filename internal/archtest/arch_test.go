@@ -67,6 +67,8 @@ func TestRules(t *testing.T) {
 		{"imports", "appservices/shop/a.go", "~rooms", "", 1},
 		{"imports", "appservices/kit/a.go", "~internal/db ~appservices/kit/inbox", "", 0},
 		{"imports", "appservices/kit/a.go", "~rooms ~appservices", "", 2},
+		{"imports", "appservices/kit/a.go", "~appservices/kit/kittest", "", 1},
+		{"imports", "appservices/news/a_test.go", "~appservices/kit/kittest", "", 0},
 		{"imports", "appservices/a.go", "~rooms ~internal/db", "", 0},
 		{"imports", "root.go", "", "", 0},
 
@@ -88,11 +90,13 @@ func TestRules(t *testing.T) {
 		{"clock", "accounts/a.go", "time", "var x = time.NewTimer(1)", 0},
 		{"clock", "accounts/a.go", "clock=time", "var x = clock.Now()", 1},
 		{"clock", "accounts/a.go", ".=time", "var x = Now()", 1},
+		{"clock", "appservices/kit/kittest/a.go", "time", "var x = time.Now()", 0},
 		{"clock", "internal/db/a.go", "time", "var x = time.Now()", 0},
 
 		{"chance", "accounts/a.go", "math/rand", "", 1},
 		{"chance", "internal/db/a.go", "math/rand/v2", "", 1},
 		{"chance", "internal/db/a_test.go", "math/rand/v2", "", 0},
+		{"chance", "appservices/kit/kittest/a.go", "math/rand/v2", "", 0},
 		{"chance", "internal/testrig/a.go", "math/rand/v2", "", 0},
 		{"chance", "accounts/a.go", "crypto/rand", "", 0},
 

@@ -33,6 +33,7 @@ type Manual struct {
 	mu     sync.Mutex
 	now    time.Time
 	timers []*timer // by time
+	ended  []*timer // until what waits has seen it
 }
 
 type timer struct {
@@ -57,7 +58,8 @@ func (m *Manual) Timer(d time.Duration) (<-chan time.Time, func()) {
 	t := &timer{m.now.Add(d), make(chan time.Time, 1)}
 	if d <= 0 {
 		t.c <- m.now
-		return t.c, func() {}
+		m.ended = append(m.ended, t)
+		return t.c, func() { m.stop(t) }
 	}
 	i, _ := slices.BinarySearchFunc(m.timers, t.at, func(o *timer, at time.Time) int {
 		if o.at.After(at) {
@@ -73,6 +75,7 @@ func (m *Manual) stop(t *timer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.timers = slices.DeleteFunc(m.timers, func(o *timer) bool { return o == t })
+	m.ended = slices.DeleteFunc(m.ended, func(o *timer) bool { return o == t })
 }
 
 // Advance moves the clock on and ends the timers on the way.
@@ -84,6 +87,7 @@ func (m *Manual) Advance(d time.Duration) {
 	for ; n < len(m.timers) && !m.timers[n].at.After(m.now); n++ {
 		m.timers[n].c <- m.now
 	}
+	m.ended = append(m.ended, m.timers[:n]...)
 	m.timers = slices.Delete(m.timers, 0, n)
 }
 
@@ -95,4 +99,13 @@ func (m *Manual) Next() (time.Duration, bool) {
 		return 0, false
 	}
 	return m.timers[0].at.Sub(m.now), true
+}
+
+// Seen tells that every timer that has ended was received from or stopped: what waited
+// goes on.
+func (m *Manual) Seen() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = slices.DeleteFunc(m.ended, func(t *timer) bool { return len(t.c) == 0 })
+	return len(m.ended) == 0
 }

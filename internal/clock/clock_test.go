@@ -20,8 +20,14 @@ func TestManual(t *testing.T) {
 		t.Errorf("the next timer is in %v, %v", d, ok)
 	}
 	m.Advance(time.Second)
+	if m.Seen() {
+		t.Error("a timer that ended counts as seen")
+	}
 	if at := <-early; !at.Equal(start.Add(time.Second)) || !m.Now().Equal(at) {
 		t.Error("the timer of a second:", at)
+	}
+	if !m.Seen() {
+		t.Error("a timer that was received from does not count as seen")
 	}
 	select {
 	case <-late:
