@@ -51,7 +51,7 @@ func (a *audiences) interested(ctx context.Context, r *rooms.Room, ev *rooms.Sto
 		}
 		au = &audience{of: set}
 		var err error
-		if au.always, err = a.always(ctx, set, r); err != nil {
+		if au.always, err = a.s.claiming(ctx, set, r); err != nil {
 			return nil, err
 		}
 		a.rooms[r.NID] = au
@@ -67,12 +67,12 @@ func (a *audiences) interested(ctx context.Context, r *rooms.Room, ev *rooms.Sto
 	return union(au.always, au.members, own, subject), nil
 }
 
-// always lists the services that claim a room itself.
-func (a *audiences) always(ctx context.Context, set *set, r *rooms.Room) ([]*Service, error) {
+// claiming lists the services that claim a room itself.
+func (s *Services) claiming(ctx context.Context, set *set, r *rooms.Room) ([]*Service, error) {
 	var aliases []matrix.RoomAlias
 	if set.aliases {
 		var err error
-		if aliases, err = a.s.aliases.AliasesOf(ctx, r.ID); err != nil {
+		if aliases, err = s.aliases.AliasesOf(ctx, r.ID); err != nil {
 			return nil, err
 		}
 	}

@@ -36,6 +36,8 @@ type courier struct {
 	mu      sync.Mutex
 	paused  bool
 	hurried bool // try now, whatever the rest
+	news    news
+	beside  int64 // receipts and device lists were told up to here
 	outcome
 }
 
@@ -70,6 +72,7 @@ func (s *Services) employ(rows []record) {
 		}
 		if before := c.service.Swap(v); before != nil && before.Registration != v.Registration {
 			c.hurry() // it may be reached now
+			c.renew(before, v)
 		}
 		if row.retryAt == 0 && row.failures == 0 {
 			c.forgive() // its own doing, or an operator's
@@ -81,13 +84,24 @@ func (s *Services) employ(rows []record) {
 // hire starts a courier. s.mu is held.
 func (s *Services) hire(row record) *courier {
 	ctx, end := context.WithCancel(s.background)
-	c := &courier{s: s, nid: row.nid, wake: make(chan struct{}, 1), end: end, done: make(chan struct{}), outcome: row.outcome}
+	c := &courier{s: s, nid: row.nid, wake: make(chan struct{}, 1), end: end, done: make(chan struct{}), news: unknown(), beside: row.beside, outcome: row.outcome}
 	s.couriers[row.nid] = c
 	go func() {
 		defer close(c.done)
 		c.run(ctx)
 	}()
 	return c
+}
+
+// renew has a service that is registered anew told what it did not ask for before.
+// Of receipts and device lists it gets what comes from now on.
+func (c *courier) renew(before, now *Service) {
+	c.hear(unknown())
+	if now.Ephemeral && !before.Ephemeral || now.Devices && !before.Devices {
+		c.mu.Lock()
+		c.beside = c.s.DB.Position()
+		c.mu.Unlock()
+	}
 }
 
 // waiting tells couriers that there is something for their services.

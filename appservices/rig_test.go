@@ -28,6 +28,7 @@ type bridge struct {
 	seen    map[string]bool
 	taken   map[string]bool // transactions
 	events  []testrig.JSON
+	order   []testrig.JSON // the transactions that were taken, each once
 	changed chan struct{}
 }
 
@@ -101,13 +102,13 @@ func (b *bridge) transaction(txn, body string, taken bool) {
 		return
 	}
 	b.taken[txn] = true
-	var content struct {
-		Events []testrig.JSON `json:"events"`
-	}
+	var content testrig.JSON
 	if err := json.Unmarshal([]byte(body), &content); err != nil {
 		b.t.Errorf("a transaction is no JSON: %v", err)
 	}
-	for _, ev := range content.Events {
+	b.order = append(b.order, content)
+	for _, raw := range content["events"].([]any) {
+		ev := raw.(testrig.JSON)
 		id := ev["event_id"].(string)
 		if b.seen[id] {
 			b.t.Errorf("the event %s is taken twice", id)

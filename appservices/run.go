@@ -24,6 +24,7 @@ func (s *Services) Run(ctx context.Context) {
 	defer s.dismiss()
 	follower := newFollower(s)
 	work.Go(func() { follower.run(ctx) })
+	work.Go(func() { s.watcher.run(ctx) })
 	s.registering.Lock()
 	err := s.load(ctx) // which employs couriers
 	s.registering.Unlock()

@@ -44,9 +44,11 @@ type Deps struct {
 // Services is the feature.
 type Services struct {
 	Deps
-	rooms    *rooms.Engine
-	accounts Accounts
-	aliases  Aliases
+	rooms     *rooms.Engine
+	accounts  Accounts
+	aliases   Aliases
+	ephemeral Ephemeral
+	devices   Devices
 
 	current  atomic.Pointer[set]
 	nids     *db.Sequence // of services
@@ -54,6 +56,9 @@ type Services struct {
 	deadNIDs *db.Sequence
 	metrics  *measures
 	lookups  *lookups
+
+	standings *standings
+	watcher   *watcher
 
 	registering sync.Mutex // held while the registrations are read or changed
 	version     int64      // of the rows that current was made of
@@ -73,6 +78,7 @@ func New(ctx context.Context, d Deps) (*Services, error) {
 	}
 	s.metrics = newMeasures(s)
 	s.lookups = newLookups(s)
+	s.standings, s.watcher = newStandings(s), newWatcher(s)
 	s.current.Store(newSet(d.ServerName, nil))
 	return s, s.Reload(ctx)
 }
@@ -80,6 +86,11 @@ func New(ctx context.Context, d Deps) (*Services, error) {
 // Connect gives the feature those that are made after it.
 func (s *Services) Connect(engine *rooms.Engine, accounts Accounts, aliases Aliases) {
 	s.rooms, s.accounts, s.aliases = engine, accounts, aliases
+}
+
+// Watch gives the feature those that know what happens beside events.
+func (s *Services) Watch(ephemeral Ephemeral, devices Devices) {
+	s.ephemeral, s.devices = ephemeral, devices
 }
 
 // ByToken finds the service that an as_token belongs to; nil if there is none.

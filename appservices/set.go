@@ -24,12 +24,14 @@ const knownUsers = 50_000
 
 // set is what is registered at one time. It does not change.
 type set struct {
-	server   matrix.ServerName
-	services []*Service // in the order of their ids
-	byID     map[string]*Service
-	byToken  map[[sha256.Size]byte]*Service
-	aliases  bool // some service has a namespace of aliases
-	users    *lru.Cache[matrix.UserID, []*Service]
+	server    matrix.ServerName
+	services  []*Service // in the order of their ids
+	byID      map[string]*Service
+	byToken   map[[sha256.Size]byte]*Service
+	aliases   bool // some service has a namespace of aliases
+	ephemeral bool // some service is sent typing, receipts and presence
+	devices   bool // some service is sent messages to devices
+	users     *lru.Cache[matrix.UserID, []*Service]
 }
 
 func newSet(server matrix.ServerName, services []*Service) *set {
@@ -39,6 +41,8 @@ func newSet(server matrix.ServerName, services []*Service) *set {
 		s.byID[v.ID] = v
 		s.byToken[sha256.Sum256([]byte(v.ASToken))] = v
 		s.aliases = s.aliases || len(v.Aliases) > 0
+		s.ephemeral = s.ephemeral || v.Ephemeral && v.URL != ""
+		s.devices = s.devices || v.Devices && v.URL != ""
 	}
 	return s
 }

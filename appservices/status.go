@@ -121,7 +121,7 @@ type DeadLetter struct {
 	NID     int64           `json:"id"`
 	At      int64           `json:"ts"` // ms since 1970
 	Problem string          `json:"problem"`
-	Event   json.RawMessage `json:"event"`
+	Event   json.RawMessage `json:"event"` // or a whole transaction that has none
 }
 
 // DeadLetters lists what a service refused, behind the one with a number.
@@ -139,10 +139,12 @@ func scanDead(s db.Scanner) (d DeadLetter, err error) {
 		return d, err
 	}
 	var c content
-	if err := json.Unmarshal(body, &c); err != nil || len(c.Events) == 0 {
+	if err := json.Unmarshal(body, &c); err != nil {
 		return d, err
 	}
-	d.Event = c.Events[0]
+	if d.Event = body; len(c.Events) > 0 {
+		d.Event = c.Events[0]
+	}
 	return d, nil
 }
 

@@ -13,6 +13,8 @@ import (
 // registration as it was read last; file names the file of the configuration that
 // it is from, "" if it was added at run time. What has to be delivered to it are the
 // rows of appservice_events, until a transaction in appservice_txns has their text.
+// beside is the position up to which it has been given receipts and changes of
+// device lists, which are kept elsewhere.
 var _ = db.Schema("appservices", `
 CREATE TABLE appservices (
 	service_nid  INTEGER PRIMARY KEY,
@@ -64,16 +66,21 @@ CREATE TABLE appservice_rooms (
 	room_id     TEXT NOT NULL,
 	PRIMARY KEY (network, room_id, service_nid)
 ) {without rowid};
+`, `
+ALTER TABLE appservices ADD COLUMN beside INTEGER NOT NULL DEFAULT 0;
+UPDATE appservices SET beside = (SELECT position FROM appservice_progress);
 `)
 
 var (
-	listServices  = db.SQL(`SELECT service_nid, id, file, registration, since, paused, failures, retry_at, last_success, problem FROM appservices ORDER BY id`)
-	upsertService = db.SQL(`INSERT INTO appservices (service_nid, id, file, registration, since, paused, failures, retry_at, last_success, problem)
-		VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 0, '') ON CONFLICT (id) DO UPDATE SET file = excluded.file, registration = excluded.registration`)
+	listServices  = db.SQL(`SELECT service_nid, id, file, registration, since, beside, paused, failures, retry_at, last_success, problem FROM appservices ORDER BY id`)
+	upsertService = db.SQL(`INSERT INTO appservices (service_nid, id, file, registration, since, beside, paused, failures, retry_at, last_success, problem)
+		VALUES ($1, $2, $3, $4, $5, $5, 0, 0, 0, 0, '') ON CONFLICT (id) DO UPDATE SET file = excluded.file, registration = excluded.registration`)
 	deleteService  = db.SQL(`DELETE FROM appservices WHERE service_nid = $1`)
 	forgiveService = db.SQL(`UPDATE appservices SET failures = 0, retry_at = 0 WHERE id = $1`)
 	updatePaused   = db.SQL(`UPDATE appservices SET paused = $1 WHERE id = $2`)
 	updateOutcome  = db.SQL(`UPDATE appservices SET failures = $1, retry_at = $2, last_success = $3, problem = $4 WHERE service_nid = $5`)
+
+	moveBeside = db.SQL(`UPDATE appservices SET beside = $1 WHERE service_nid = $2`)
 
 	selectProgress = db.SQL(`SELECT version, position FROM appservice_progress`)
 	bumpVersion    = db.SQL(`UPDATE appservice_progress SET version = version + 1`)
@@ -118,6 +125,7 @@ type record struct {
 	file   string // "" if it was added at run time
 	text   []byte // of the registration
 	since  int64  // the position from which on it gets events
+	beside int64  // the position up to which it got receipts and device lists
 	paused bool
 	outcome
 }
@@ -131,7 +139,7 @@ type outcome struct {
 }
 
 func scanRecord(s db.Scanner) (r record, err error) {
-	err = s.Scan(&r.nid, &r.id, &r.file, &r.text, &r.since, &r.paused, &r.failures, &r.retryAt, &r.lastSuccess, &r.problem)
+	err = s.Scan(&r.nid, &r.id, &r.file, &r.text, &r.since, &r.beside, &r.paused, &r.failures, &r.retryAt, &r.lastSuccess, &r.problem)
 	return r, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	"github.com/teahouse-chat/teahouse/rooms/state"
 )
@@ -16,9 +17,30 @@ const (
 	maxBody   = 512 << 10
 )
 
-// content is the body of a transaction.
+// content is the body of a transaction. What had another name before it was
+// specified, or has not been specified yet, comes under both names: services know
+// one of them.
 type content struct {
-	Events []json.RawMessage `json:"events"`
+	Events            []json.RawMessage `json:"events"`
+	Ephemeral         []json.RawMessage `json:"ephemeral,omitempty"`
+	UnstableEphemeral []json.RawMessage `json:"de.sorunome.msc2409.ephemeral,omitempty"`
+	ToDevice          []json.RawMessage `json:"to_device,omitempty"`
+	UnstableToDevice  []json.RawMessage `json:"de.sorunome.msc2409.to_device,omitempty"`
+
+	DeviceLists  *deviceLists                                         `json:"org.matrix.msc3202.device_lists,omitempty"`
+	OneTimeKeys  map[matrix.UserID]map[matrix.DeviceID]map[string]int `json:"org.matrix.msc3202.device_one_time_keys_count,omitempty"`
+	FallbackKeys map[matrix.UserID]map[matrix.DeviceID][]string       `json:"org.matrix.msc3202.device_unused_fallback_key_types,omitempty"`
+}
+
+// beside is what a transaction holds beside events.
+func (c content) beside() content {
+	c.Events = []json.RawMessage{}
+	return c
+}
+
+// onlyEvents tells whether a transaction holds nothing beside events.
+func (c *content) onlyEvents() bool {
+	return len(c.Ephemeral)+len(c.ToDevice)+len(c.OneTimeKeys) == 0 && c.DeviceLists == nil
 }
 
 // load returns the transaction that has to be sent next; nil if there is nothing.
@@ -38,28 +60,46 @@ func (c *courier) advance(ctx context.Context, taken *transaction, o outcome) (*
 		// Its other parts are in the database.
 		return nil, c.s.DB.Write(ctx, func(tx *db.Tx) error { return c.forget(tx, taken, o) })
 	}
-	next, upTo, err := c.make(ctx)
-	if err != nil || next == nil && taken == nil {
-		return nil, err
-	}
-	err = c.s.DB.Write(ctx, func(tx *db.Tx) error {
-		if taken != nil {
-			if err := c.forget(tx, taken, o); err != nil {
-				return err
+	heard := c.heard()
+	next, err := c.make(ctx, heard)
+	if err == nil && (next.transaction != nil || taken != nil) {
+		err = c.s.DB.Write(ctx, func(tx *db.Tx) error {
+			if taken != nil {
+				if err := c.forget(tx, taken, o); err != nil {
+					return err
+				}
 			}
-		}
-		if next == nil {
-			return nil
-		}
-		if err := tx.Exec(insertTxn, next.id, c.nid, next.place, next.part, next.events, next.body); err != nil {
-			return err
-		}
-		return tx.Exec(takeEvents, c.nid, upTo)
-	})
+			return c.keep(tx, next)
+		})
+	}
 	if err != nil {
+		c.hear(heard)
 		return nil, err
 	}
-	return next, nil
+	c.mu.Lock()
+	c.beside = max(c.beside, next.upTo)
+	c.news.add(next.news)
+	more := next.transaction == nil && !c.news.empty()
+	c.mu.Unlock()
+	if more {
+		c.look()
+	}
+	return next.transaction, nil
+}
+
+// keep stores a transaction that was made.
+func (c *courier) keep(tx *db.Tx, next *draft) error {
+	t := next.transaction
+	if t == nil {
+		return nil
+	}
+	if err := tx.Exec(insertTxn, t.id, c.nid, t.place, t.part, t.events, t.body); err != nil {
+		return err
+	}
+	if err := next.take(tx); err != nil {
+		return err
+	}
+	return tx.Exec(takeEvents, c.nid, next.position)
 }
 
 func (c *courier) forget(tx *db.Tx, taken *transaction, o outcome) error {
@@ -69,90 +109,112 @@ func (c *courier) forget(tx *db.Tx, taken *transaction, o outcome) error {
 	return tx.Exec(updateOutcome, o.failures, o.retryAt, o.lastSuccess, o.problem, c.nid)
 }
 
-// make renders what waits into a transaction, and tells up to which position that
-// reaches; nil if nothing waits.
-func (c *courier) make(ctx context.Context) (*transaction, int64, error) {
+// draft is a transaction that was not stored yet; there is none if nothing waits.
+type draft struct {
+	*transaction
+	*gathering
+	position int64 // of the last event in it
+}
+
+// make renders what waits into a transaction.
+func (c *courier) make(ctx context.Context, heard news) (*draft, error) {
 	rows, err := db.All(ctx, c.s.DB, nextEvents, scanWaiting, c.nid, maxEvents)
-	if err != nil || len(rows) == 0 {
-		return nil, 0, err
-	}
-	texts, err := c.render(ctx, rows)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	body := content{Events: []json.RawMessage{}}
+	events, texts, err := c.render(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	body := &content{Events: []json.RawMessage{}}
+	d := &draft{}
 	size := 0
-	upTo := rows[0].position
 	for i, text := range texts {
 		if size += len(text); size > maxBody && i > 0 {
+			events = events[:i]
 			break
 		}
 		if text != nil {
 			body.Events = append(body.Events, text)
 		}
-		upTo = rows[i].position
+		d.position = rows[i].position
+	}
+	if d.gathering, err = c.gather(ctx, heard, events, body); err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 && body.onlyEvents() {
+		return d, nil
 	}
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	id := c.s.txnIDs.Next()
-	return &transaction{id: id, place: 0, events: len(body.Events), body: encoded}, upTo, nil
+	d.transaction = &transaction{id: c.s.txnIDs.Next(), events: len(body.Events), body: encoded}
+	return d, nil
 }
 
-// render gives events the form that services get, in their order; nil stands for an
-// event that is not there any more.
-func (c *courier) render(ctx context.Context, rows []waiting) ([]json.RawMessage, error) {
+// render reads events and gives them the form that services get, in their order; nil
+// stands for an event that is not there any more.
+func (c *courier) render(ctx context.Context, rows []waiting) ([]*rooms.Stored, []json.RawMessage, error) {
 	nids := make([]state.EventNID, len(rows))
 	for i, w := range rows {
 		nids[i] = w.event
 	}
 	events, err := c.s.rooms.Events(ctx, nids)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	at := map[state.EventNID]int{}
+	inOrder := make([]*rooms.Stored, len(rows))
 	inRoom := map[rooms.RoomNID][]*rooms.Stored{}
 	for i, w := range rows {
 		at[w.event] = i
 	}
 	for _, ev := range events {
 		inRoom[ev.Room] = append(inRoom[ev.Room], ev)
+		inOrder[at[ev.NID]] = ev
 	}
 	texts := make([]json.RawMessage, len(rows))
 	for nid, list := range inRoom {
 		r, err := c.s.rooms.RoomByNID(ctx, nid)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		rendered, err := c.s.rooms.Render(ctx, r, rooms.Viewer{}, list, rooms.Format{})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for i, ev := range list {
 			texts[at[ev.NID]] = rendered[i]
 		}
 	}
-	return texts, nil
+	return inOrder, texts, nil
 }
 
 // part takes apart a transaction that the service refuses while it takes others:
-// into halves that are sent by themselves, or, if it has one event, out of the way.
+// into what is beside the events and the events, and these into halves, which are
+// sent by themselves; or, if there is no more to be parted, out of the way.
 func (c *courier) part(ctx context.Context, t *transaction, why error) error {
 	var whole content
 	if err := json.Unmarshal(t.body, &whole); err != nil {
 		return err
 	}
-	if len(whole.Events) <= 1 {
+	var parts [2]content
+	half := len(whole.Events) / 2
+	switch {
+	case !whole.onlyEvents() && len(whole.Events) > 0:
+		parts = [2]content{whole.beside(), {Events: whole.Events}}
+	case half > 0:
+		parts = [2]content{{Events: whole.Events[:half]}, {Events: whole.Events[half:]}}
+	default:
 		return c.bury(ctx, t, why)
 	}
 	c.forgive()
-	half := len(whole.Events) / 2
 	var bodies [2][]byte
 	var ids [2]int64
-	for i, events := range [][]json.RawMessage{whole.Events[:half], whole.Events[half:]} {
+	for i, p := range parts {
 		var err error
-		if bodies[i], err = json.Marshal(content{events}); err != nil {
+		if bodies[i], err = json.Marshal(p); err != nil {
 			return err
 		}
 		ids[i] = c.s.txnIDs.Next()
@@ -164,14 +226,17 @@ func (c *courier) part(ctx context.Context, t *transaction, why error) error {
 		if err := tx.Exec(deleteTxn, t.id); err != nil {
 			return err
 		}
-		if err := tx.Exec(insertTxn, ids[0], c.nid, t.place, true, half, bodies[0]); err != nil {
-			return err
+		for i, p := range parts {
+			if err := tx.Exec(insertTxn, ids[i], c.nid, t.place+int64(i), true, len(p.Events), bodies[i]); err != nil {
+				return err
+			}
 		}
-		return tx.Exec(insertTxn, ids[1], c.nid, t.place+1, true, len(whole.Events)-half, bodies[1])
+		return nil
 	})
 }
 
-// bury puts an event aside that the service refuses for ever.
+// bury puts an event aside that the service refuses for ever, or what came beside
+// events.
 func (c *courier) bury(ctx context.Context, t *transaction, why error) error {
 	c.s.Log.Error("an application service refuses an event for ever; it is put aside, see teahouse appservice dead-letters",
 		"service", c.id(), "error", why)

@@ -287,6 +287,8 @@ var (
 		ON CONFLICT (user_id, seen_by) DO UPDATE SET position = excluded.position`)
 	selectChanges = db.SQL(`SELECT user_id, seen_by FROM device_changes
 		WHERE (seen_by = '' OR seen_by = $1) AND position > $2 AND position <= $3 ORDER BY position`)
+	selectListChanges = db.SQL(`SELECT user_id, position FROM device_changes
+		WHERE seen_by = '' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3`)
 )
 
 // Dehydrated devices.
@@ -316,11 +318,14 @@ var (
 		WHERE sender = $1 AND user_id IN {texts $2} GROUP BY user_id, device_id`)
 	selectMessages = db.SQL(`SELECT position, event FROM to_device
 		WHERE user_id = $1 AND device_id = $2 AND position > $3 AND position <= $4 ORDER BY position LIMIT $5`)
-	oldestMessage  = db.SQL(`SELECT position FROM to_device WHERE user_id = $1 AND device_id = $2 ORDER BY position LIMIT 1`)
-	deleteMessages = db.SQL(`DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3`)
-	selectWaiters  = db.SQL(`SELECT DISTINCT sender FROM to_device_waiting WHERE user_id = $1 AND device_id = $2 ORDER BY sender`)
-	countPending   = db.SQL(`SELECT count(*) FROM to_device WHERE sender = $1 AND user_id = $2 AND device_id = $3`)
-	selectWaiting  = db.SQL(`SELECT arrival, event FROM to_device_waiting
+	selectMessagesOf = db.SQL(`SELECT user_id, device_id, position, event FROM to_device
+		WHERE user_id IN {texts $1} ORDER BY position LIMIT $2`)
+	selectReceivers = db.SQL(`SELECT DISTINCT user_id FROM to_device`)
+	oldestMessage   = db.SQL(`SELECT position FROM to_device WHERE user_id = $1 AND device_id = $2 ORDER BY position LIMIT 1`)
+	deleteMessages  = db.SQL(`DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3`)
+	selectWaiters   = db.SQL(`SELECT DISTINCT sender FROM to_device_waiting WHERE user_id = $1 AND device_id = $2 ORDER BY sender`)
+	countPending    = db.SQL(`SELECT count(*) FROM to_device WHERE sender = $1 AND user_id = $2 AND device_id = $3`)
+	selectWaiting   = db.SQL(`SELECT arrival, event FROM to_device_waiting
 		WHERE user_id = $1 AND device_id = $2 AND sender = $3 ORDER BY arrival LIMIT $4`)
 	deleteWaiting = db.SQL(`DELETE FROM to_device_waiting WHERE user_id = $1 AND device_id = $2 AND sender = $3 AND arrival <= $4`)
 

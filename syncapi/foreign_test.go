@@ -177,7 +177,7 @@ func TestTypingRunsOut(t *testing.T) {
 		n := &notifier{users: map[matrix.UserID]*record{}, rooms: map[rooms.RoomNID]map[*record]struct{}{}}
 		var mu sync.Mutex // timers call
 		var stopped []matrix.UserID
-		y := newTyping(n, time.Now, func(_ rooms.RoomNID, u matrix.UserID) {
+		y := newTyping(n, time.Now, func(rooms.RoomNID) {}, func(_ rooms.RoomNID, u matrix.UserID) {
 			mu.Lock()
 			defer mu.Unlock()
 			stopped = append(stopped, u)

@@ -40,6 +40,7 @@ type presence struct {
 	local    func(matrix.UserID) bool
 	where    func(context.Context, []matrix.UserID) (map[matrix.UserID][]rooms.RoomNID, error) // who is joined to which rooms of ours
 	abroad   func([]seen)                                                                      // tells other servers of local users
+	met      func(map[matrix.UserID][]rooms.RoomNID)                                           // tells of who changed, and where they are
 
 	mu        sync.Mutex
 	people    map[matrix.UserID]*person
@@ -67,7 +68,7 @@ type person struct {
 
 func newPresence(n *notifier, s *Service) *presence {
 	return &presence{
-		off: !s.Presence, notifier: n, now: s.Now, local: s.Rooms.Local, where: s.whereJoined, abroad: s.tellPresence,
+		off: !s.Presence, notifier: n, now: s.Now, local: s.Rooms.Local, where: s.whereJoined, abroad: s.tellPresence, met: s.changedPresence,
 		people: map[matrix.UserID]*person{}, changed: map[matrix.UserID]struct{}{},
 	}
 }
@@ -248,6 +249,7 @@ func (p *presence) flush() {
 			}
 		}
 	})
+	p.met(where)
 	p.tellServers(users)
 }
 

@@ -40,6 +40,8 @@ CREATE TABLE written (
 ) {without rowid};
 `, `
 DROP TABLE highlights;
+`, `
+CREATE INDEX receipts_stream ON receipts (position);
 `)
 
 const selectReceipts = `SELECT room_nid, user_id, type, thread, event_id, event_pos, unread, ts, position FROM receipts `
@@ -56,6 +58,7 @@ var (
 			WHERE receipts.event_pos < excluded.event_pos`)
 	receiptAt     = db.SQL(`SELECT event_pos FROM receipts WHERE room_nid = $1 AND user_id = $2 AND type = $3 AND thread = $4`)
 	receiptsSince = db.SQL(selectReceipts + `WHERE room_nid IN {ints $1} AND position > $2 AND position <= $3 ORDER BY position`)
+	receiptsAfter = db.SQL(selectReceipts + `WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3`)
 	receiptsOf    = db.SQL(selectReceipts + `WHERE user_id = $1`)
 
 	upsertWritten = db.SQL(`INSERT INTO written (user_id, room_nid, thread, event_pos, unread) VALUES ($1, $2, $3, $4, $5)

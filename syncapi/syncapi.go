@@ -87,6 +87,7 @@ type Deps struct {
 	Rules      Rules      // nil: everybody has the predefined ones
 	Sessions   Sessions   // nil: only EndSession ends open requests
 	Remote     Remote     // nil: there are no other servers
+	Services   Services   // nil: there are no application services
 	Now        func() time.Time
 	Log        *slog.Logger
 	// Presence can be turned off: nobody is shown to be online then.
@@ -132,7 +133,7 @@ func New(d Deps) *Service {
 	s.receipts = newReceipts(d)
 	s.counts = newCounts(d, s.receipts)
 	s.foreign = newForeign(d)
-	s.typing = newTyping(s.notifier, d.Now, s.stoppedTyping)
+	s.typing = newTyping(s.notifier, d.Now, s.changedTyping, s.stoppedTyping)
 	s.presence = newPresence(s.notifier, s)
 	d.DB.Subscribe(func(b db.Batch) {
 		// What a woken request reads is brought up to the commit before it is

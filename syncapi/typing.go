@@ -24,6 +24,7 @@ const (
 type typing struct {
 	notifier *notifier
 	now      func() time.Time
+	changed  func(rooms.RoomNID)                // told of every change
 	stopped  func(rooms.RoomNID, matrix.UserID) // told of who stops by themselves
 
 	mu     sync.Mutex
@@ -42,8 +43,8 @@ type typist struct {
 	told  time.Time // when other servers were told
 }
 
-func newTyping(n *notifier, now func() time.Time, stopped func(rooms.RoomNID, matrix.UserID)) *typing {
-	return &typing{notifier: n, now: now, stopped: stopped, rooms: map[rooms.RoomNID]*typingRoom{}}
+func newTyping(n *notifier, now func() time.Time, changed func(rooms.RoomNID), stopped func(rooms.RoomNID, matrix.UserID)) *typing {
+	return &typing{notifier: n, now: now, changed: changed, stopped: stopped, rooms: map[rooms.RoomNID]*typingRoom{}}
 }
 
 // set notes that a user types for so long, or has stopped if it is 0. It tells
@@ -102,6 +103,9 @@ func (t *typing) change(nid rooms.RoomNID, user matrix.UserID, seen *typist, d t
 		changed = true
 		return true
 	})
+	if changed {
+		t.changed(nid)
+	}
 	return changed
 }
 

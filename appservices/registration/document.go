@@ -121,6 +121,16 @@ func (d *document) flagAt(m mapping, absent bool, key, field string) bool {
 	return v
 }
 
+// anyFlag tells whether a value is true under one of its names: that of the
+// specification, and those that it had before.
+func (d *document) anyFlag(m mapping, names ...string) bool {
+	set := false
+	for _, name := range names {
+		set = d.flagAt(m, false, name, name) || set
+	}
+	return set
+}
+
 func (d *document) bad(n *yaml.Node, field, format string, args ...any) {
 	line := 0
 	if n != nil {

@@ -24,6 +24,8 @@ type Registration struct {
 	Rooms           Namespaces
 	RateLimited     bool // people's limits hold for the service, too
 	Protocols       []string
+	Ephemeral       bool // the service is sent typing, receipts and presence
+	Devices         bool // it is sent messages to its users' devices, and what there is to know of keys
 }
 
 // Sender is the service's own user.
@@ -59,6 +61,8 @@ func Parse(file string, text []byte) (*Registration, error) {
 		SenderLocalpart: d.localpart(root, "sender_localpart"),
 		RateLimited:     d.flagAt(root, true, "rate_limited", "rate_limited"),
 		Protocols:       d.protocols(root, "protocols"),
+		Ephemeral:       d.anyFlag(root, "receive_ephemeral", "de.sorunome.msc2409.push_ephemeral", "push_ephemeral"),
+		Devices:         d.anyFlag(root, "org.matrix.msc3202"),
 	}
 	if r.ASToken != "" && r.ASToken == r.HSToken {
 		d.bad(root.find("hs_token"), "hs_token", "is the same as as_token; give each a value of its own")

@@ -39,8 +39,16 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.ID != "irc" || r.URL != "http://127.0.0.1:9999" || r.ASToken != "as-secret" || r.HSToken != "hs-secret" || r.RateLimited ||
-		r.Sender("example.org") != "@ircbot:example.org" || len(r.Protocols) != 1 {
+		r.Sender("example.org") != "@ircbot:example.org" || len(r.Protocols) != 1 || !r.Ephemeral || !r.Devices {
 		t.Errorf("%+v", r)
+	}
+	for _, name := range []string{"receive_ephemeral", "de.sorunome.msc2409.push_ephemeral", "push_ephemeral"} {
+		for _, value := range []string{"true", "false"} {
+			text := strings.Replace(whole, "receive_ephemeral: true\norg.matrix.msc3202: true", name+": "+value, 1)
+			if r, err := registration.Parse("x", []byte(text)); err != nil || r.Ephemeral != (value == "true") || r.Devices {
+				t.Errorf("%s: %s is read as %+v, %v", name, value, r, err)
+			}
+		}
 	}
 	for id, want := range map[string]bool{
 		"@irc_bob:example.org": true, "@irc_bob:example.org.evil": true, "x@irc_bob:example.org": false, "@irc_bob:example-org": false,
@@ -71,6 +79,7 @@ func TestParseTellsWhatIsWrong(t *testing.T) {
 		"a list as id":     {"id: irc", "id: [irc]", []string{"irc.yaml:1: id: must be a text"}},
 		"a token twice":    {"hs_token: hs-secret", "hs_token: as-secret", []string{"irc.yaml:4: hs_token: is the same as as_token"}},
 		"a token of words": {"as-secret", "'a b'", []string{"irc.yaml:3: as_token: has spaces"}},
+		"ephemeral maybe":  {"receive_ephemeral: true", "receive_ephemeral: maybe", []string{"irc.yaml:8: receive_ephemeral: must be true or false"}},
 		"a key twice":      {"protocols: [irc]", "id: other", []string{"irc.yaml:7: id: stands there twice"}},
 		"a bad localpart":  {"ircbot", "IRC Bot", []string{"irc.yaml:5: sender_localpart: \"IRC Bot\" is not"}},
 		"a number as flag": {"rate_limited: false", "rate_limited: 3", []string{"irc.yaml:6: rate_limited: must be true or false"}},

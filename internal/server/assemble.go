@@ -94,9 +94,10 @@ func (s *Server) assemble(ctx context.Context, key event.SigningKey) error {
 	}
 	s.sync = syncapi.New(syncapi.Deps{
 		DB: s.db, Rooms: s.rooms, Data: syncData{s.db, accountData}, Encryption: s.encryption, Rules: verdicts{s.push}, Sessions: users, Now: deps.Now, Log: deps.Log,
-		Remote: s.ephemeral(), Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
+		Remote: s.ephemeral(), Services: s.Appservices, Presence: cfg.Presence.Enabled, MaxTimeline: cfg.Sync.MaxTimelineLimit, MaxWait: cfg.Sync.MaxTimeout,
 	})
 	read.sync = s.sync
+	s.Appservices.Watch(s.sync, s.encryption)
 	s.Accounts.OnLogout(s.sync.EndSession)
 	reports, err := admin.New(admin.Deps{
 		DB: s.db, ServerName: cfg.ServerName, Now: deps.Now, Rooms: reportable{s.rooms}, Users: users,
