@@ -3,7 +3,6 @@ package appservices
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -79,11 +78,11 @@ func (s *Services) Typed(room rooms.RoomNID) {
 	})
 }
 
-// Met takes note of users whose presence changed, and where they are joined.
-func (s *Services) Met(where map[matrix.UserID][]rooms.RoomNID) {
+// Met takes note that a user's presence changed, and where they are joined.
+func (s *Services) Met(user matrix.UserID, in []rooms.RoomNID) {
 	s.watcher.note(func(w *watcher) {
 		if len(w.met) < maxNews {
-			maps.Copy(w.met, where)
+			w.met[user] = in
 		}
 	})
 }

@@ -227,7 +227,7 @@ func TestPresenceOfStrangers(t *testing.T) {
 		}
 		p := &presence{
 			notifier: n, now: time.Now, people: map[matrix.UserID]*person{}, changed: map[matrix.UserID]struct{}{},
-			abroad: tell, where: nowhere,
+			abroad: tell, where: nowhere, met: func([]matrix.UserID, map[matrix.UserID][]rooms.RoomNID) {},
 		}
 		leave := p.come("@alice:here", online)
 		p.hear(presencePush{User: "@bob:there", State: online})

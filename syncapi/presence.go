@@ -40,7 +40,7 @@ type presence struct {
 	local    func(matrix.UserID) bool
 	where    func(context.Context, []matrix.UserID) (map[matrix.UserID][]rooms.RoomNID, error) // who is joined to which rooms of ours
 	abroad   func([]seen)                                                                      // tells other servers of local users
-	met      func(map[matrix.UserID][]rooms.RoomNID)                                           // tells of who changed, and where they are
+	met      func([]matrix.UserID, map[matrix.UserID][]rooms.RoomNID)                          // tells of who changed, and where they are joined
 
 	mu        sync.Mutex
 	people    map[matrix.UserID]*person
@@ -249,7 +249,7 @@ func (p *presence) flush() {
 			}
 		}
 	})
-	p.met(where)
+	p.met(users, where)
 	p.tellServers(users)
 }
 

@@ -14,9 +14,9 @@ import (
 type Services interface {
 	// Typed tells that others type in a room than before. It must not block.
 	Typed(room rooms.RoomNID)
-	// Met tells of users whose presence changed, and where they are joined. It must
-	// not block.
-	Met(where map[matrix.UserID][]rooms.RoomNID)
+	// Met tells that a user's presence changed, and where they are joined. It must not
+	// block.
+	Met(user matrix.UserID, in []rooms.RoomNID)
 }
 
 func (s *Service) changedTyping(nid rooms.RoomNID) {
@@ -25,9 +25,12 @@ func (s *Service) changedTyping(nid rooms.RoomNID) {
 	}
 }
 
-func (s *Service) changedPresence(where map[matrix.UserID][]rooms.RoomNID) {
-	if s.Services != nil {
-		s.Services.Met(where)
+func (s *Service) changedPresence(users []matrix.UserID, where map[matrix.UserID][]rooms.RoomNID) {
+	if s.Services == nil {
+		return
+	}
+	for _, u := range users {
+		s.Services.Met(u, where[u])
 	}
 }
 
