@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/httpx"
@@ -92,6 +93,8 @@ func (a *Accounts) assertIdentity(ctx context.Context, r *http.Request, service 
 	switch {
 	case err != nil:
 		return nil, err
+	case !found && device == "" && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/register"):
+		return c, nil // bridges make their users as these users
 	case !found:
 		return nil, matrix.Forbidden("The application service has not registered this user")
 	case u.Deactivated:

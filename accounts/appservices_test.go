@@ -71,6 +71,14 @@ func TestAppservices(t *testing.T) {
 		who("as irc", "?user_id=@_irc_ann:elsewhere").want(403, matrix.CodeForbidden)
 		who("as irc", "?user_id=@_irc_nobody:tea.example").want(403, matrix.CodeForbidden)
 		who("as irc", "?user_id=nonsense").want(400, matrix.CodeInvalidParam)
+		// Bridges make a user while they act as this user already.
+		made := r.do("POST", v3+"register?user_id=@_irc_new:tea.example", "as irc",
+			obj{"type": "m.login.application_service", "username": "_irc_new", "inhibit_login": true}).want(200)
+		if made.str("user_id") != "@_irc_new:tea.example" {
+			t.Error(made.raw)
+		}
+		r.do("POST", v3+"register?user_id=@news_one:tea.example", "as irc",
+			obj{"type": "m.login.application_service", "username": "_irc_newer"}).want(403, matrix.CodeForbidden)
 		// A user's token does not masquerade.
 		if p := who(p.str("access_token"), "?user_id=@news_one:tea.example").want(200); p.str("user_id") != "@_irc_ann:tea.example" {
 			t.Error(p.raw)
