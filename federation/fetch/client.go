@@ -83,9 +83,14 @@ type reading struct {
 	from   matrix.ServerName
 	room   Room
 	most   int // events
+	bad    int // were malformed
 }
 
 var errTooMany = errors.New("fetch: the answer has too many events")
+
+// ErrMalformed says that all that a server gave were events which no server can
+// accept.
+var ErrMalformed = errors.New("fetch: the events are malformed")
 
 // list makes a reader of a list of PDUs, which adds those that are well-formed
 // and of the room.
@@ -100,6 +105,7 @@ func (r *reading) list(into *[]*event.Event) func(raw json.RawMessage) error {
 		ev, err := event.Parse(r.room.Version, raw)
 		switch {
 		case err != nil:
+			r.bad++
 			r.c.log.Debug("An event that was fetched is malformed", "room", r.room.ID, "from", r.from, "error", err)
 		case ev.RoomID != r.room.ID:
 			r.c.log.Debug("An event that was fetched is of another room", "event", ev.ID, "room", r.room.ID, "from", r.from)

@@ -43,7 +43,7 @@ type Missing struct {
 }
 
 // MissingEvents asks a server for the events that lie between others. An answer
-// that ends early is used as far as it came.
+// that ends early is used as far as it came. The error is ErrMalformed, too.
 // spec: server-server#post_matrixfederationv1get_missing_eventsroomid
 func (c *Client) MissingEvents(ctx context.Context, server matrix.ServerName, room Room, m Missing) ([]*event.Event, error) {
 	text, err := json.Marshal(struct {
@@ -67,6 +67,9 @@ func (c *Client) history(ctx context.Context, q transport.Request, list string, 
 	r := reading{c: c, budget: budgetOf(ctx), from: q.Destination, room: room, most: limit + historyExtra}
 	if err := c.get(ctx, q, map[string]func(json.RawMessage) error{list: r.list(&events)}); err != nil && len(events) == 0 {
 		return nil, err
+	}
+	if len(events) == 0 && r.bad > 0 {
+		return nil, ErrMalformed
 	}
 	return c.verified(ctx, q.Destination, events)
 }

@@ -34,6 +34,7 @@ type fill struct {
 	held    []key               // of them
 	away    []matrix.ServerName // could not be reached
 	bridged bool                // a state was taken from another server
+	broken  bool                // the origin has malformed events where something is missing
 }
 
 // startFill begins to fetch what is needed in a room, if it is time. It is called
@@ -223,7 +224,11 @@ func (f *fill) end(ctx context.Context, failed []*item, err error) {
 			f.q.setStuck(it.row, false)
 		}
 	}
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case f.broken:
+		in.abandon(f.q, failed)
+	default:
 		in.failed(f.q, f.origin, failed, f.away, now)
 	}
 	in.putBack(f.q, free, now)

@@ -315,6 +315,50 @@ func TestUselessAnswers(t *testing.T) {
 	}
 }
 
+// An event that builds on what no server can accept is not waited for, if nobody
+// tells the state either; nor does it hold up what comes after it, which is asked
+// for anew.
+func TestMalformedPast(t *testing.T) {
+	each(t, func(t *testing.T, kind string) {
+		g := newRig(t, kind)
+		r := g.found("12")
+		missed := r.say(1)
+		bad := strings.Replace(string(missed[0].JSON), `"content":{`, `"content":{"bad":1.5,`, 1)
+		builders := r.say(2)
+		var latest []string
+		g.there.misbehaves(func(what string, w http.ResponseWriter, q *http.Request) bool {
+			if what != "get_missing_events" {
+				refuse(w)
+				return true
+			}
+			var body struct {
+				Latest []string `json:"latest_events"`
+			}
+			if err := json.NewDecoder(q.Body).Decode(&body); err != nil {
+				t.Error(err)
+			}
+			latest = append(latest, body.Latest...)
+			testrig.WriteJSON(w, http.StatusOK, testrig.JSON{"events": []json.RawMessage{[]byte(bad)}})
+			return true
+		})
+		for _, ev := range builders {
+			g.there.deliver(ev)
+			g.settle()
+		}
+		if want := []string{string(builders[0].ID), string(builders[1].ID)}; !slices.Equal(latest, want) {
+			t.Errorf("asked for what is before %v, not %v", latest, want)
+		}
+		g.there.misbehaves(nil)
+		newest := r.say(1)
+		g.there.deliver(newest...)
+		g.settle()
+		want := idsOf(slices.Concat(missed, builders, newest))
+		if got := g.lastIDs(r.ID, len(want)); !slices.Equal(got, want) {
+			t.Errorf("in the end the room has %v, not %v", got, want)
+		}
+	})
+}
+
 // F9: a past without end ends where the budget does, and the room goes on.
 func TestEndlessPast(t *testing.T) {
 	g := newRig(t, "sqlite")

@@ -79,6 +79,18 @@ func (in *Inbound) postpone(q *queue, items []*item, now int64) {
 	in.giveUp(q, gone)
 }
 
+// abandon drops events for which waiting would be in vain: what is before them
+// can never be accepted, and nobody tells the state. What comes after them stays,
+// and is looked for by itself. It is called with the lock held.
+func (in *Inbound) abandon(q *queue, items []*item) {
+	gone := map[*row]bool{}
+	for _, it := range items {
+		gone[it.row] = true
+		in.Log.Warn("An event of another server is given up: what it builds on is malformed", "event", it.id, "origin", it.row.origin)
+	}
+	in.discard(q, gone)
+}
+
 // giveUp drops rows, and what cannot be brought in without them. It is called
 // with the lock held.
 func (in *Inbound) giveUp(q *queue, gone map[*row]bool) {
@@ -86,6 +98,11 @@ func (in *Inbound) giveUp(q *queue, gone map[*row]bool) {
 		return
 	}
 	q.dependents(gone)
+	in.discard(q, gone)
+}
+
+// discard takes rows out for good. It is called with the lock held.
+func (in *Inbound) discard(q *queue, gone map[*row]bool) {
 	seqs := make([]int64, 0, len(gone))
 	for r := range gone {
 		seqs = append(seqs, r.seq)

@@ -73,6 +73,7 @@ func (w *walk) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		w.note(server, err)
+		w.broken = w.broken || server == w.origin && errors.Is(err, fetch.ErrMalformed)
 		n, err := w.accept(ctx, server, events)
 		switch {
 		case err != nil:

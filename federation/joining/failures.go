@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/teahouse-chat/teahouse/federation/keys"
 	"github.com/teahouse-chat/teahouse/federation/transport"
@@ -104,6 +105,15 @@ func (f failures) refused() bool {
 		}
 	}
 	return false
+}
+
+// cannotAuthorise tells whether a server is in the room and cannot let the user in
+// by a restricted join.
+func (f failures) cannotAuthorise() bool {
+	return slices.ContainsFunc(f, func(one failure) bool {
+		var remote *transport.RemoteError
+		return errors.As(one.err, &remote) && (remote.Code == matrix.CodeUnableToAuthoriseJoin || remote.Code == matrix.CodeUnableToGrantJoin)
+	})
 }
 
 // unsigned is the error for an event whose signatures do not hold.

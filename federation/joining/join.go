@@ -52,7 +52,7 @@ func (j *Joining) Join(ctx context.Context, e api.Entry) error {
 	done := make(chan error, 1)
 	j.running.Go(func() {
 		defer release()
-		done <- j.join(j.background, pending{user: e.User, room: e.Room, via: via, content: e.Content, started: j.Now()})
+		done <- j.join(j.background, pending{user: e.User, room: e.Room, via: via, named: e.Via, content: e.Content, started: j.Now()})
 	})
 	select {
 	case err := <-done:
@@ -100,6 +100,9 @@ func (j *Joining) try(ctx context.Context, p pending) failures {
 	w := wish{room: p.room, user: p.user, membership: matrix.MembershipJoin, content: p.content}
 	failed := failures{}
 	for _, server := range p.via {
+		if len(p.named) > 0 && !slices.Contains(p.named, server) && failed.cannotAuthorise() {
+			break // the client chose who is to decide
+		}
 		err := j.joinThrough(ctx, search, server, w, p)
 		if err == nil {
 			return nil

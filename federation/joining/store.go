@@ -45,6 +45,7 @@ type pending struct {
 	user    matrix.UserID
 	room    matrix.RoomID
 	via     []matrix.ServerName
+	named   []matrix.ServerName // by the client, of via
 	content json.RawMessage
 	started time.Time
 }

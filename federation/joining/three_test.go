@@ -95,3 +95,36 @@ func TestWithdrawn(t *testing.T) {
 		}
 	})
 }
+
+// TestChoiceOfServers joins a room for members of another one: where the server
+// that the client names is in no place to decide, nobody else is asked.
+func TestChoiceOfServers(t *testing.T) {
+	each(t, three, func(t *testing.T, s []*testrig.Server) {
+		alice, bob, carol := s[0].Register("alice"), s[1].Register("bob"), s[2].Register("carol")
+		club := alice.CreateRoom(object{"preset": "public_chat"})
+		room := alice.CreateRoom(object{"preset": "public_chat", "initial_state": []any{
+			object{"type": "m.room.join_rules", "state_key": "", "content": object{
+				"join_rule": "restricted", "allow": []any{object{"type": "m.room_membership", "room_id": club}},
+			}},
+		}, "power_level_content_override": object{"invite": 100}})
+		for _, c := range []*testrig.Client{bob, carol} {
+			joinVia(c, club, "a")
+			joinVia(c, room, "a")
+		}
+		sees(t, bob, room, carol.User, "join")
+		carol.Must("POST", "/v3/rooms"+testrig.Path(room, "leave"), object{})
+		sees(t, alice, room, carol.User, "leave")
+		sees(t, bob, room, carol.User, "leave")
+
+		carol.Fails(400, matrix.CodeUnableToGrantJoin, "POST", "/v3/join"+testrig.Path(room)+"?via=b", object{})
+		joinVia(carol, room, "b&via=a")
+		sees(t, bob, room, carol.User, "join")
+
+		// Without a choice all that were in the room are asked.
+		carol.Must("POST", "/v3/rooms"+testrig.Path(room, "leave"), object{})
+		sees(t, alice, room, carol.User, "leave")
+		sees(t, bob, room, carol.User, "leave")
+		carol.Join(room)
+		sees(t, bob, room, carol.User, "join")
+	})
+}

@@ -52,6 +52,13 @@ func Build(v *Version, d Draft, server matrix.ServerName, key SigningKey) (*Even
 	if err := e.validate(); err != nil {
 		return nil, err
 	}
+	// We do not add to what some servers cannot read, whatever the version allows.
+	if len(e.stateKey) > maxFieldSize {
+		return nil, tooLong("state_key")
+	}
+	if len(e.Type) > maxFieldSize {
+		return nil, tooLong("type")
+	}
 	if v.EventIDs != IDText {
 		e.name(s.sum())
 	}

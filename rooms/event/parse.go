@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
@@ -14,7 +15,7 @@ const (
 	// reads as MaxDepth.
 	MaxDepth = maxInteger
 
-	maxFieldBytes = 255
+	maxFieldSize  = 255 // of type and state_key
 	maxPrevEvents = 20
 	maxAuthEvents = 10
 )
@@ -247,8 +248,8 @@ func (e *Event) validate() error {
 		return &FormatError{What: "larger than " + strconv.Itoa(MaxEventBytes) + " bytes", TooLarge: true}
 	}
 	for _, f := range [...]struct{ name, text string }{{"type", e.Type}, {"state_key", e.stateKey}} {
-		if len(f.text) > maxFieldBytes {
-			return &FormatError{What: f.name + " is longer than " + strconv.Itoa(maxFieldBytes) + " bytes", TooLarge: true}
+		if len(f.text) > maxFieldSize && (e.Version.StrictSize || utf8.RuneCountInString(f.text) > maxFieldSize) {
+			return tooLong(f.name)
 		}
 		// A NUL could not be stored in every database, and no server needs one.
 		if strings.IndexByte(f.text, 0) >= 0 {
@@ -323,4 +324,8 @@ func (e *Event) validateEventIDs() error {
 func textIDHost(id matrix.EventID) matrix.ServerName {
 	_, host, _ := strings.Cut(string(id), ":")
 	return matrix.ServerName(host)
+}
+
+func tooLong(field string) error {
+	return &FormatError{What: field + " is longer than " + strconv.Itoa(maxFieldSize) + " bytes", TooLarge: true}
 }

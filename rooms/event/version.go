@@ -29,6 +29,7 @@ type Version struct {
 	EventIDs   IDFormat
 	RoomIDHash bool // the room id is "!" + the create event's hash; create has no room_id, is no auth event
 	StrictJSON bool // canonical JSON is enforced: integers within ±(2^53-1), no floats, no -0
+	StrictSize bool // the sizes of type and state_key count in bytes; before, some servers took characters
 
 	// Keys and signatures.
 	KeyValidity    bool // a signature counts only if its key was valid at origin_server_ts
@@ -91,6 +92,7 @@ func buildVersions() []*Version {
 	next("9", func() { v.RedactKeepsAuthorised = true })
 	next("10", func() { v.KnockRestricted, v.IntegerLevels = true, true })
 	next("11", func() {
+		v.StrictSize = true
 		v.RedactKeepsOrigin, v.CreatorInContent = false, false
 		v.RedactKeepsCreate, v.RedactKeepsInvite, v.RedactKeepsSigned, v.RedactsInContent = true, true, true, true
 	})
