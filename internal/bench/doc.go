@@ -18,6 +18,7 @@
 // but for the size of the database, which the later ones find larger.
 //
 // One file holds the scenarios of one subject: send.go, rooms.go, fanout.go,
-// sync.go, push.go, memory.go, media.go, start.go, encryption.go. A scenario is a
+// sync.go, push.go, memory.go, media.go, start.go, encryption.go,
+// services.go. A scenario is a
 // function that adds figures.
 package main

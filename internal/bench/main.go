@@ -41,6 +41,7 @@ var scenarios = []scenario{
 	{name: "fedjoin", about: "joining rooms of 100 and of 10,000 members over federation; of 50,000 with -long", run: fedJoin},
 	{name: "fedsend", about: "messages to another server, one by one and in a burst", run: fedSend},
 	{name: "fedcatchup", about: "10,000 events after another server was down", run: fedCatchUp},
+	{name: "services", about: "events to an application service, and what a hundred others cost", run: services},
 	{name: "files", about: "a large file up and down, thumbnails made and served", run: files},
 	{name: "million", about: "start-up on a million events", long: true, run: million},
 }
