@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -66,7 +67,7 @@ func (s *Service) later(ctx context.Context, what string, err error) time.Time {
 func (s *Service) handle(ctx context.Context, room id.RoomID, w waiting) time.Time {
 	ev, err := decode(w.event)
 	if err != nil {
-		return s.failed(ctx, room, w, err)
+		return s.failed(ctx, &Event{Event: event.Event{ID: w.id, RoomID: room}}, w, err)
 	}
 	// The homeserver's word goes before what the event says of itself.
 	ev.ID, ev.RoomID, ev.Received = w.id, room, time.UnixMilli(w.received)
@@ -93,7 +94,7 @@ func (s *Service) handle(ctx context.Context, room id.RoomID, w waiting) time.Ti
 	case !failed:
 		return s.later(ctx, "that an event was handled could not be stored; trying again", err)
 	}
-	return s.failed(ctx, room, w, err)
+	return s.failed(ctx, ev, w, err)
 }
 
 // errHandled undoes what was done for an event that is done already: another process
@@ -108,6 +109,9 @@ func (s *Service) dispatch(tx *Tx, ev *Event) error {
 	if ev.Sender == s.cfg.User {
 		return nil
 	}
+	if heeded, err := s.converse(tx, ev); heeded || err != nil {
+		return err
+	}
 	for _, h := range s.handlers[ev.Type.Type] {
 		if err := h(tx, ev); err != nil {
 			return err
@@ -116,9 +120,23 @@ func (s *Service) dispatch(tx *Tx, ev *Event) error {
 	return nil
 }
 
+// converse looks whether an event is a command or an answer to a question. What was
+// one is not given to other handlers.
+func (s *Service) converse(tx *Tx, ev *Event) (bool, error) {
+	switch ev.Type.Type {
+	case event.EventMessage.Type:
+		return s.heed(tx, ev)
+	case event.EventReaction.Type:
+		return s.reacted(tx, ev)
+	case "m.poll.response", event.EventUnstablePollResponse.Type:
+		return s.voted(tx, ev)
+	}
+	return false, nil
+}
+
 // failed notes that an event could not be handled. After too many times it is set
 // aside, so that what is behind it goes on, and somebody is told.
-func (s *Service) failed(ctx context.Context, room id.RoomID, w waiting, why error) time.Time {
+func (s *Service) failed(ctx context.Context, ev *Event, w waiting, why error) time.Time {
 	problem := printable(why.Error())
 	state := stateWaiting
 	if w.attempts >= maxRetries {
@@ -128,15 +146,15 @@ func (s *Service) failed(ctx context.Context, room id.RoomID, w waiting, why err
 		if err := tx.Exec(failEvent, w.nid, problem, state); err != nil {
 			return err
 		}
-		if state == stateAside && s.cfg.Admins != "" {
-			tx.Say(s.cfg.Admins, fmt.Sprintf("The event %s in %s could not be handled and was set aside: %s", w.id, room, firstLine(problem)))
+		if state == stateAside {
+			return s.confess(tx, ev, problem)
 		}
 		return nil
 	})
 	if err != nil {
 		return s.later(ctx, "the failure of a handler could not be stored", err)
 	}
-	s.log.Error("an event could not be handled", "event", w.id, "room", room, "attempt", w.attempts+1, "set_aside", state == stateAside, "error", problem)
+	s.log.Error("an event could not be handled", "event", ev.ID, "room", ev.RoomID, "attempt", w.attempts+1, "set_aside", state == stateAside, "error", problem)
 	if state == stateAside {
 		return time.Time{}
 	}
@@ -145,6 +163,19 @@ func (s *Service) failed(ctx context.Context, room id.RoomID, w waiting, why err
 		rest *= 10
 	}
 	return s.clock.Now().Add(rest)
+}
+
+// confess tells that an event was set aside: those who run the service, and who said
+// it, if it was said to the service.
+func (s *Service) confess(tx *Tx, ev *Event, problem string) error {
+	if s.cfg.Admins != "" {
+		tx.Say(s.cfg.Admins, fmt.Sprintf("The event %s in %s could not be handled and was set aside: %s", ev.ID, ev.RoomID, firstLine(problem)))
+	}
+	direct, err := tx.direct(ev.RoomID, ev.Sender)
+	if _, addressed := s.addressed(ev.Text()); ev.Text() != "" && (direct || addressed) {
+		tx.Reply(ev, s.text(tx.language(ev.Sender, ev.Text()), "kit.failed"))
+	}
+	return err
 }
 
 // printable is a text that every database stores.

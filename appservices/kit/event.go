@@ -55,6 +55,17 @@ func (ev *Event) Text() string {
 	return strings.TrimSpace(text)
 }
 
+// replyTo is what a reply to the event refers to: a message. A reaction or a vote is
+// none, but it is about one.
+func (ev *Event) replyTo() id.EventID {
+	if rel, ok := ev.Content.Parsed.(event.Relatable); ok && ev.Message() == nil {
+		if about := rel.OptionalGetRelatesTo(); about != nil && about.EventID != "" {
+			return about.EventID
+		}
+	}
+	return ev.ID
+}
+
 // Thread is the root of the thread that the event is in.
 func (ev *Event) Thread() id.EventID {
 	if m := ev.Message(); m != nil {

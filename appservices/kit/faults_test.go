@@ -64,7 +64,7 @@ func scanText(r kit.Scanner) (text string, err error) {
 func TestFaults(t *testing.T) {
 	seeds, steps := 3, 60
 	if os.Getenv("TEAHOUSE_LONG") != "" {
-		seeds, steps = 40, 300
+		seeds, steps = 12, 200
 	}
 	for seed := range seeds {
 		each(t, func(t *testing.T, url string) {
@@ -75,9 +75,7 @@ func TestFaults(t *testing.T) {
 
 func suffer(t *testing.T, url string, seed uint64, steps int) {
 	d := rand.New(rand.NewPCG(seed, 3))
-	faults := kittest.Everything(0.05)
-	faults.Lose = 0
-	r := kittest.Start(t, kittest.Options{Database: url, Seed: seed, Faults: faults, Open: openLedger})
+	r := kittest.Start(t, kittest.Options{Database: url, Seed: seed, Faults: kittest.Everything(0.05), Open: openLedger})
 	alice := r.User("alice")
 	said := map[id.RoomID][]string{}
 	var rooms []id.RoomID

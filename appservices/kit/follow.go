@@ -9,9 +9,9 @@ var (
 	upsertRoom = basis.SQL(`
 		INSERT INTO kit_rooms (room_id, joined, encrypted, direct, seen) VALUES ($1, 0, 0, NULL, $2)
 		ON CONFLICT (room_id) DO NOTHING`)
-	setJoined    = basis.SQL(`UPDATE kit_rooms SET joined = $2 WHERE room_id = $1`)
-	setDirect    = basis.SQL(`UPDATE kit_rooms SET direct = $2 WHERE room_id = $1`)
-	setEncrypted = basis.SQL(`UPDATE kit_rooms SET encrypted = 1 WHERE room_id = $1`)
+	setJoined     = basis.SQL(`UPDATE kit_rooms SET joined = $2 WHERE room_id = $1`)
+	selectJoining = basis.SQL(`SELECT subject FROM kit_outbox WHERE state = 0 AND lane = $1 AND kind = 'join'`)
+	setEncrypted  = basis.SQL(`UPDATE kit_rooms SET encrypted = 1 WHERE room_id = $1`)
 )
 
 // follow keeps account of the rooms that the service's user is in, and accepts
@@ -25,26 +25,47 @@ func (s *Service) follow(tx *Tx, ev *Event) error {
 		if err := tx.Exec(upsertRoom, ev.RoomID, ev.Received.UnixMilli()); err != nil {
 			return err
 		}
-		return s.membership(tx, ev, id.UserID(*ev.StateKey), content)
+		if user := id.UserID(*ev.StateKey); user != s.cfg.User {
+			return s.others(tx, ev.RoomID, user, content.Membership)
+		}
+		if content.Membership == event.MembershipInvite {
+			tx.put(row{room: ev.RoomID, kind: kindJoin, subject: string(ev.Sender), content: []string{ev.Sender.Homeserver()}})
+			return nil
+		}
+		return tx.Exec(setJoined, ev.RoomID, content.Membership == event.MembershipJoin)
 	case *event.EncryptionEventContent:
 		if err := tx.Exec(upsertRoom, ev.RoomID, ev.Received.UnixMilli()); err != nil {
 			return err
 		}
-		return tx.Exec(setEncrypted, ev.RoomID)
+		if err := tx.Exec(setEncrypted, ev.RoomID); err != nil {
+			return err
+		}
+		return s.forewarn(tx, ev.RoomID)
 	}
 	return nil
 }
 
-func (s *Service) membership(tx *Tx, ev *Event, user id.UserID, m *event.MemberEventContent) error {
-	if user != s.cfg.User {
+// others heeds that somebody else came or went: a third ends a direct chat, and when
+// the other one has gone the service goes, too.
+func (s *Service) others(tx *Tx, room id.RoomID, user id.UserID, m event.Membership) error {
+	with, direct, err := One(tx.ctx, tx, isAnyonesDirect, scanText, room)
+	if err != nil {
+		return err
+	}
+	gone := m == event.MembershipLeave || m == event.MembershipBan
+	switch {
+	case direct && with == string(user) && gone:
+		tx.Leave(room)
+		return tx.Exec(endDirect, room)
+	case direct && with != string(user) && !gone:
+		return tx.Exec(setCrowded, room)
+	case direct || gone:
 		return nil
 	}
-	if m.Membership == event.MembershipInvite {
-		tx.Join(ev.RoomID, ev.Sender.Homeserver())
-		if m.IsDirect {
-			return tx.Exec(setDirect, ev.RoomID, ev.Sender)
-		}
-		return nil
+	// The service may be just joining, and count the members without this one.
+	inviter, joining, err := One(tx.ctx, tx, selectJoining, scanText, room)
+	if err != nil || !joining || inviter == string(user) {
+		return err
 	}
-	return tx.Exec(setJoined, ev.RoomID, m.Membership == event.MembershipJoin)
+	return tx.Exec(setCrowded, room)
 }

@@ -19,17 +19,19 @@ func (s *Service) introduce(ctx context.Context) {
 			return
 		}
 		s.log.Warn("the homeserver cannot be greeted; trying again", "homeserver", s.cfg.Homeserver, "in", rest, "error", err)
-		if !s.sleep(ctx, rest) {
+		if !s.Sleep(ctx, rest) {
 			return
 		}
 		rest = min(2*rest, longestRest)
 	}
 }
 
-// sleep waits; false if ctx ended first.
-func (s *Service) sleep(ctx context.Context, d time.Duration) bool {
+// Sleep waits, for work that is Busy otherwise; false if ctx ended first.
+func (s *Service) Sleep(ctx context.Context, d time.Duration) bool {
 	alarm, stop := s.clock.Timer(d)
 	defer stop()
+	s.busy.Add(-1)
+	defer s.busy.Add(1)
 	select {
 	case <-alarm:
 		return true

@@ -33,10 +33,14 @@ type item struct {
 	attempts int
 	created  int64
 	targeted *id.EventID // what the target became
+	where    *id.RoomID  // and where, if this row was written before that was known
 }
 
 func scanItem(r db.Scanner) (v item, err error) {
-	err = r.Scan(&v.nid, &v.room, &v.kind, &v.typ, &v.subject, &v.target, &v.content, &v.attempts, &v.created, &v.targeted)
+	err = r.Scan(&v.nid, &v.room, &v.kind, &v.typ, &v.subject, &v.target, &v.content, &v.attempts, &v.created, &v.targeted, &v.where)
+	if v.room == "" && v.where != nil {
+		v.room = *v.where
+	}
 	return v, err
 }
 
@@ -90,10 +94,12 @@ func (s *Service) send(ctx context.Context, v item) time.Time {
 }
 
 // result is what a row became: an event, and the room that it went to where that was
-// not known before.
+// not known before. The rest is about a room that was joined.
 type result struct {
-	event id.EventID
-	room  id.RoomID
+	event     id.EventID
+	room      id.RoomID
+	alone     bool // with who invited the service
+	encrypted bool
 }
 
 func (s *Service) finish(ctx context.Context, v item, state int, r result, problem string) time.Time {
@@ -105,8 +111,14 @@ func (s *Service) finish(ctx context.Context, v item, state int, r result, probl
 		problem = printable(problem)
 		why = &problem
 	}
-	err := s.db.Write(ctx, func(tx *db.Tx) error {
-		return tx.Exec(finishRow, v.nid, state, ev, r.room, why, s.now())
+	err := s.Do(ctx, func(tx *Tx) error {
+		if err := tx.Exec(finishRow, v.nid, state, ev, r.room, why, s.now()); err != nil {
+			return err
+		}
+		if v.kind == kindJoin && state == stateDone {
+			return s.learn(tx, v, r)
+		}
+		return nil
 	})
 	if err != nil {
 		return s.later(ctx, "that something was sent could not be stored; it is sent again", err)
@@ -181,6 +193,10 @@ func (s *Service) perform(ctx context.Context, v item) (result, error) {
 		return s.join(ctx, v)
 	case kindLeave:
 		return s.post(ctx, struct{}{}, "rooms", v.room, "leave")
+	case kindDirect:
+		return s.sendDirect(ctx, v)
+	case kindForewarn:
+		return s.sendForewarning(ctx, v)
 	case kindInvite:
 		return s.post(ctx, map[string]string{"user_id": v.subject}, "rooms", v.room, "invite")
 	}
@@ -249,5 +265,14 @@ func (s *Service) join(ctx context.Context, v item) (result, error) {
 	address := s.client.BuildURLWithFullQuery(clientPath([]any{"join", v.room}), func(q url.Values) {
 		q["via"], q["server_name"] = via, via
 	})
-	return s.ask(ctx, http.MethodPost, struct{}{}, address)
+	if _, err := s.ask(ctx, http.MethodPost, struct{}{}, address); err != nil {
+		return result{}, err
+	}
+	return s.look(ctx, v)
+}
+
+// isStatus tells whether an error is the homeserver's own answer of a status.
+func isStatus(err error, status int) bool {
+	failure := mautrix.HTTPError{}
+	return errors.As(err, &failure) && failure.IsStatus(status) && failure.RespError != nil && failure.RespError.ErrCode != ""
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -108,7 +109,10 @@ func (s *Service) transaction(r *http.Request) error {
 			s.log.Warn("an event without proper ids is left out", "transaction", r.PathValue("txn"), "event", string(text[:min(len(text), 200)]))
 		}
 	}
-	return s.store(r.Context(), events)
+	if err := s.store(r.Context(), events); err != nil {
+		return err
+	}
+	return s.suspect(r.Context(), r.PathValue("txn"))
 }
 
 func parse(text json.RawMessage) (received, bool) {
@@ -132,15 +136,27 @@ func (s *Service) store(ctx context.Context, events []received) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.db.Write(ctx, func(tx *db.Tx) error {
-		for _, ev := range events {
-			if err := tx.Exec(insertEvent, s.inboxIDs.Next(), ev.id, ev.room, []byte(ev.text), s.now()); err != nil {
-				return err
-			}
-			tx.Publish(toHandle(ev.room))
+	return s.db.Write(ctx, func(tx *db.Tx) error { return s.insert(tx, events) })
+}
+
+func (s *Service) insert(tx *db.Tx, events []received) error {
+	for _, ev := range events {
+		if err := tx.Exec(insertEvent, s.inboxIDs.Next(), ev.id, ev.room, []byte(ev.text), s.now()); err != nil {
+			return err
 		}
+		tx.Publish(toHandle(ev.room))
+	}
+	return nil
+}
+
+// suspect has all rooms swept when the numbers of transactions begin anew: the
+// homeserver was restored from a copy, and may not know what it still has to tell.
+func (s *Service) suspect(ctx context.Context, txn string) error {
+	n, err := strconv.ParseInt(txn, 10, 64)
+	if err != nil || s.lastTxn.Swap(n) <= n {
 		return nil
-	})
+	}
+	return s.Sweep(ctx)
 }
 
 // pinged answers that the homeserver gets through.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ type Config struct {
 	Listen      string    // where Run listens for the homeserver: "127.0.0.1:9999"; "" if Handler is served otherwise
 	DisplayName string    // of the service's user
 	Prefix      string    // of commands in rooms: "!news"
+	Texts       Catalogue // the service's texts; nil if it speaks English only, by itself
 	Admins      id.RoomID // where it is said what went wrong for good; "" for the log alone
 	PublicURL   string    // where people reach Handler, for links: "https://news.example.org"
 
@@ -57,11 +59,17 @@ type Service struct {
 
 	inbox     *lanes
 	outbox    *lanes
+	sweeps    *lanes
 	inboxIDs  *db.Sequence
 	outboxIDs *db.Sequence
-	instance  string // of the database: makes transaction ids unlike those of another
+	lastTxn   atomic.Int64
+	busy      atomic.Int64 // see Busy
+	instance  string       // of the database: makes transaction ids unlike those of another
 
 	handlers map[string][]Handler
+	commands map[string]*Command // by name and alias, in lower case
+	listed   []*Command
+	answers  map[string]func(*Tx, *Answer) error
 }
 
 // Handler handles one event. What it writes and sends is committed with the note that
@@ -93,11 +101,13 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: c, db: d, clock: c.Clock, log: c.Log, handlers: map[string][]Handler{},
+		commands: map[string]*Command{}, answers: map[string]func(*Tx, *Answer) error{},
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
 		web: c.Dialer.Client(dialer.ClientOptions{}),
 	}
 	s.inbox = newLanes(s.clock, eventsAtOnce, s.handleRoom)
 	s.outbox = newLanes(s.clock, sendsAtOnce, s.sendLane)
+	s.sweeps = newLanes(s.clock, sweepsAtOnce, s.sweepRoom)
 	if err := s.begin(ctx); err != nil {
 		d.Close()
 		return nil, err
@@ -120,7 +130,7 @@ func (c *Config) check() error {
 	if _, _, err := c.User.Parse(); err != nil {
 		return fmt.Errorf("kit: User must be a whole user id such as @news:example.org: %w", err)
 	}
-	return nil
+	return c.Texts.check()
 }
 
 func (c *Config) fill() {
@@ -164,6 +174,7 @@ func (s *Service) begin(ctx context.Context) error {
 		return err
 	}
 	s.db.Subscribe(s.committed)
+	s.busy.Store(1) // until Run has begun
 	return nil
 }
 
@@ -203,8 +214,17 @@ func (s *Service) Clock() clock.Clock { return s.clock }
 
 func (s *Service) now() int64 { return s.clock.Now().UnixMilli() }
 
+// Busy tells that work of the service's own is being done until done is called, but
+// for the time that it spends in Sleep.
+func (s *Service) Busy() (done func()) {
+	s.busy.Add(1)
+	return func() { s.busy.Add(-1) }
+}
+
 // Idle tells that nothing is being done: what waits, waits for a time to come.
-func (s *Service) Idle() bool { return s.inbox.idle() && s.outbox.idle() }
+func (s *Service) Idle() bool {
+	return s.inbox.idle() && s.outbox.idle() && s.sweeps.idle() && s.busy.Load() == 0
+}
 
 // Waiting counts the events that are to be handled and the rows that are to be sent.
 func (s *Service) Waiting(ctx context.Context) (events, sends int, err error) {
@@ -220,7 +240,11 @@ func (s *Service) Close() error { return s.db.Close() }
 // Run receives, handles and sends until ctx ends. An error says why it could not
 // begin.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.resume(ctx); err != nil {
+	s.builtIn()
+	defer s.busy.Store(0)
+	if err := s.resume(ctx); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	var work sync.WaitGroup
@@ -229,7 +253,15 @@ func (s *Service) Run(ctx context.Context) error {
 	defer cancel()
 	work.Go(func() { s.inbox.run(ctx) })
 	work.Go(func() { s.outbox.run(ctx) })
-	work.Go(func() { s.introduce(ctx) })
+	work.Go(func() { s.sweeps.run(ctx) })
+	for _, f := range []func(context.Context){s.introduce, s.watch} {
+		done := s.Busy()
+		work.Go(func() {
+			defer done()
+			f(ctx)
+		})
+	}
+	s.busy.Add(-1) // what Open said
 	if s.cfg.Listen == "" {
 		<-ctx.Done()
 		return nil

@@ -71,6 +71,23 @@ CREATE TABLE kit_users (
 	direct     TEXT,
 	forewarned {bool} NOT NULL
 ) {without rowid};
+`, `
+CREATE TABLE kit_dialogs (
+	room_id  TEXT NOT NULL,
+	user_id  TEXT NOT NULL,
+	name     TEXT NOT NULL,
+	data     {blob} NOT NULL,
+	choices  {blob} NOT NULL,
+	question INTEGER NOT NULL,
+	language TEXT NOT NULL,
+	expires  INTEGER NOT NULL,
+	PRIMARY KEY (room_id, user_id)
+) {without rowid};
+`, `
+ALTER TABLE kit_rooms ADD COLUMN crowded {bool} NOT NULL DEFAULT 0;
+ALTER TABLE kit_rooms ADD COLUMN made {bool} NOT NULL DEFAULT 0;
+ALTER TABLE kit_rooms ADD COLUMN told {bool} NOT NULL DEFAULT 0;
+CREATE INDEX kit_rooms_direct ON kit_rooms (direct) WHERE direct IS NOT NULL;
 `)
 
 // What a service needs of the database is named here: bots outside this program
@@ -131,7 +148,7 @@ var (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, $9)`)
 	selectLanes = basis.SQL(`SELECT lane, max(due) FROM kit_outbox WHERE state = 0 GROUP BY lane`)
 	selectHead  = basis.SQL(`
-		SELECT o.nid, o.room_id, o.kind, o.type, o.subject, o.target, o.content, o.attempts, o.created, t.event_id
+		SELECT o.nid, o.room_id, o.kind, o.type, o.subject, o.target, o.content, o.attempts, o.created, t.event_id, t.room_id
 		FROM kit_outbox AS o LEFT JOIN kit_outbox AS t ON t.nid = o.target
 		WHERE o.state = 0 AND o.lane = $1 ORDER BY o.nid LIMIT 1`)
 	selectRow = basis.SQL(`SELECT lane, room_id, event_id FROM kit_outbox WHERE nid = $1`)

@@ -71,13 +71,15 @@ type row struct {
 
 // The kinds of rows.
 const (
-	kindSend    = "send"
-	kindState   = "state"
-	kindRedact  = "redact"
-	kindJoin    = "join"
-	kindLeave   = "leave"
-	kindInvite  = "invite"
-	kindWebhook = "webhook"
+	kindSend     = "send"
+	kindState    = "state"
+	kindRedact   = "redact"
+	kindJoin     = "join"
+	kindLeave    = "leave"
+	kindInvite   = "invite"
+	kindDirect   = "direct"
+	kindForewarn = "forewarn"
+	kindWebhook  = "webhook"
 )
 
 func (tx *Tx) put(r row) Ref {
@@ -133,7 +135,7 @@ func (tx *Tx) Reply(ev *Event, text string) Ref { return tx.ReplyWith(ev, Text(t
 func (tx *Tx) ReplyWith(ev *Event, content *event.MessageEventContent) Ref {
 	answer := *content
 	rel := &event.RelatesTo{}
-	rel.SetReplyTo(ev.ID)
+	rel.SetReplyTo(ev.replyTo())
 	if thread := ev.Thread(); thread != "" {
 		rel.SetThread(thread, ev.ID)
 		rel.IsFallingBack = false

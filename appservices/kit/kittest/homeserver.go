@@ -61,7 +61,7 @@ func (h *Homeserver) next() int {
 
 func (h *Homeserver) newRoom() *room {
 	r := &room{
-		id:    id.RoomID(fmt.Sprintf("!%d:%s", h.next(), Domain)),
+		id:    id.RoomID(fmt.Sprintf("!%d:%s", len(h.order)+1, Domain)),
 		state: map[string]*event.Event{}, members: map[id.UserID]event.Membership{},
 	}
 	h.rooms[r.id] = r
@@ -154,6 +154,15 @@ func (h *Homeserver) Said(in id.RoomID) []string {
 		texts[i] = m.text
 	}
 	return texts
+}
+
+// LastMessage is the event of the last message that the service has in a room.
+func (h *Homeserver) LastMessage(in id.RoomID) id.EventID {
+	all := h.messages(in, h.service)
+	if len(all) == 0 {
+		return ""
+	}
+	return all[len(all)-1].id
 }
 
 type message struct {
