@@ -24,6 +24,7 @@ const (
 // item is the row of the outbox that is first on its lane.
 type item struct {
 	nid      int64
+	lane     string
 	room     id.RoomID
 	kind     string
 	typ      string
@@ -37,7 +38,7 @@ type item struct {
 }
 
 func scanItem(r db.Scanner) (v item, err error) {
-	err = r.Scan(&v.nid, &v.room, &v.kind, &v.typ, &v.subject, &v.target, &v.content, &v.attempts, &v.created, &v.targeted, &v.where)
+	err = r.Scan(&v.nid, &v.lane, &v.room, &v.kind, &v.typ, &v.subject, &v.target, &v.content, &v.attempts, &v.created, &v.targeted, &v.where)
 	if v.room == "" && v.where != nil {
 		v.room = *v.where
 	}
@@ -133,6 +134,9 @@ func (s *Service) judge(v item, err error) (wait time.Duration, final bool) {
 	if errors.Is(err, errTarget) {
 		return 0, true
 	}
+	if v.kind == kindWebhook {
+		return s.judgeHook(v, err)
+	}
 	wait = min(firstRest<<min(v.attempts, 20), longestRest)
 	failure := mautrix.HTTPError{}
 	if !errors.As(err, &failure) || failure.Response == nil {
@@ -151,12 +155,8 @@ func (s *Service) judge(v item, err error) (wait time.Duration, final bool) {
 // limit is how long a homeserver that limits us asks to wait.
 // spec: client-server#rate-limiting
 func (s *Service) limit(e mautrix.HTTPError, otherwise time.Duration) time.Duration {
-	after := e.Response.Header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(after); err == nil && seconds > 0 && seconds < 1e6 {
-		return time.Duration(seconds) * time.Second
-	}
-	if at, err := http.ParseTime(after); err == nil && at.After(s.clock.Now()) {
-		return at.Sub(s.clock.Now())
+	if after := s.retryAfter(e.Response.Header.Get("Retry-After")); after > 0 {
+		return after
 	}
 	if e.RespError != nil {
 		if ms, ok := e.RespError.ExtraData["retry_after_ms"].(float64); ok && ms > 0 && ms < 1e9 {
@@ -164,6 +164,17 @@ func (s *Service) limit(e mautrix.HTTPError, otherwise time.Duration) time.Durat
 		}
 	}
 	return otherwise
+}
+
+// retryAfter reads the header Retry-After; 0 if it asks for nothing.
+func (s *Service) retryAfter(header string) time.Duration {
+	if seconds, err := strconv.Atoi(header); err == nil && seconds > 0 && seconds < 1e6 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil && at.After(s.clock.Now()) {
+		return at.Sub(s.clock.Now())
+	}
+	return 0
 }
 
 // txnID is the transaction id of a row: always the same, and not that of a row of a
@@ -197,6 +208,8 @@ func (s *Service) perform(ctx context.Context, v item) (result, error) {
 		return s.sendDirect(ctx, v)
 	case kindForewarn:
 		return s.sendForewarning(ctx, v)
+	case kindWebhook:
+		return s.callHook(ctx, v)
 	case kindInvite:
 		return s.post(ctx, map[string]string{"user_id": v.subject}, "rooms", v.room, "invite")
 	}

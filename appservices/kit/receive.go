@@ -22,7 +22,8 @@ import (
 // into one.
 const maxTransaction = 32 << 20
 
-// Handler is what the homeserver calls: the application service API.
+// Handler is what the homeserver calls, the application service API, and below /link/
+// what people open.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/_matrix/app/v1", ""} { // older homeservers use the bare paths
@@ -30,6 +31,8 @@ func (s *Service) Handler() http.Handler {
 		mux.HandleFunc("GET "+prefix+"/users/{user}", s.answer(s.queryUser))
 		mux.HandleFunc("GET "+prefix+"/rooms/{alias}", s.answer(s.queryAlias))
 	}
+	mux.HandleFunc("GET /link/{token}", s.openLink)
+	mux.HandleFunc("POST /link/{token}", s.useLink)
 	mux.HandleFunc("POST /_matrix/app/v1/ping", s.answer(s.pinged))
 	mux.HandleFunc("/", s.answer(func(*http.Request) error {
 		return matrix.NewError(http.StatusNotFound, matrix.CodeUnrecognized, "There is no such endpoint here")
@@ -96,7 +99,9 @@ func (s *Service) transaction(r *http.Request) error {
 		return err
 	}
 	var t struct {
-		Events []json.RawMessage `json:"events"`
+		Events    []json.RawMessage `json:"events"`
+		Ephemeral []json.RawMessage `json:"ephemeral"`
+		Unstable  []json.RawMessage `json:"de.sorunome.msc2409.ephemeral"`
 	}
 	if err := json.Unmarshal(body, &t); err != nil {
 		return matrix.NotJSON("The transaction is no JSON")
@@ -112,6 +117,10 @@ func (s *Service) transaction(r *http.Request) error {
 	if err := s.store(r.Context(), events); err != nil {
 		return err
 	}
+	if t.Ephemeral == nil {
+		t.Ephemeral = t.Unstable
+	}
+	s.pass(t.Ephemeral)
 	return s.suspect(r.Context(), r.PathValue("txn"))
 }
 

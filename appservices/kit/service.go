@@ -70,6 +70,9 @@ type Service struct {
 	commands map[string]*Command // by name and alias, in lower case
 	listed   []*Command
 	answers  map[string]func(*Tx, *Answer) error
+
+	ephemeral map[string][]Handler
+	passing   chan passing
 }
 
 // Handler handles one event. What it writes and sends is committed with the note that
@@ -102,6 +105,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	s := &Service{
 		cfg: c, db: d, clock: c.Clock, log: c.Log, handlers: map[string][]Handler{},
 		commands: map[string]*Command{}, answers: map[string]func(*Tx, *Answer) error{},
+		ephemeral: map[string][]Handler{}, passing: make(chan passing, ephemeralKept),
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
 		web: c.Dialer.Client(dialer.ClientOptions{}),
 	}
@@ -254,6 +258,7 @@ func (s *Service) Run(ctx context.Context) error {
 	work.Go(func() { s.inbox.run(ctx) })
 	work.Go(func() { s.outbox.run(ctx) })
 	work.Go(func() { s.sweeps.run(ctx) })
+	work.Go(func() { s.handlePassing(ctx) })
 	for _, f := range []func(context.Context){s.introduce, s.watch} {
 		done := s.Busy()
 		work.Go(func() {

@@ -88,6 +88,17 @@ ALTER TABLE kit_rooms ADD COLUMN crowded {bool} NOT NULL DEFAULT 0;
 ALTER TABLE kit_rooms ADD COLUMN made {bool} NOT NULL DEFAULT 0;
 ALTER TABLE kit_rooms ADD COLUMN told {bool} NOT NULL DEFAULT 0;
 CREATE INDEX kit_rooms_direct ON kit_rooms (direct) WHERE direct IS NOT NULL;
+`, `
+CREATE TABLE kit_links (
+	hash     TEXT PRIMARY KEY,
+	user_id  TEXT NOT NULL,
+	room_id  TEXT NOT NULL,
+	name     TEXT NOT NULL,
+	text     TEXT NOT NULL,
+	data     {blob} NOT NULL,
+	language TEXT NOT NULL,
+	expires  INTEGER NOT NULL
+) {without rowid};
 `)
 
 // What a service needs of the database is named here: bots outside this program
@@ -148,7 +159,7 @@ var (
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, $9)`)
 	selectLanes = basis.SQL(`SELECT lane, max(due) FROM kit_outbox WHERE state = 0 GROUP BY lane`)
 	selectHead  = basis.SQL(`
-		SELECT o.nid, o.room_id, o.kind, o.type, o.subject, o.target, o.content, o.attempts, o.created, t.event_id, t.room_id
+		SELECT o.nid, o.lane, o.room_id, o.kind, o.type, o.subject, o.target, o.content, o.attempts, o.created, t.event_id, t.room_id
 		FROM kit_outbox AS o LEFT JOIN kit_outbox AS t ON t.nid = o.target
 		WHERE o.state = 0 AND o.lane = $1 ORDER BY o.nid LIMIT 1`)
 	selectRow = basis.SQL(`SELECT lane, room_id, event_id FROM kit_outbox WHERE nid = $1`)

@@ -19,7 +19,7 @@ var (
 )
 
 // tidy deletes what is not remembered any longer: events that are done, what was
-// sent, and questions that nobody answered.
+// sent, links, and questions that nobody answered.
 func (s *Service) tidy(ctx context.Context) {
 	now := s.clock.Now()
 	for _, st := range []*db.Stmt{deleteEvents, deleteRows} {
@@ -35,7 +35,12 @@ func (s *Service) tidy(ctx context.Context) {
 		}
 	}
 	// An answer that comes a little late still learns that the question is too old.
-	err := s.db.Write(ctx, func(tx *db.Tx) error { return tx.Exec(deleteDialogs, now.Add(-sweepEvery).UnixMilli()) })
+	err := s.db.Write(ctx, func(tx *db.Tx) error {
+		if err := tx.Exec(deleteLinks, now.UnixMilli()); err != nil {
+			return err
+		}
+		return tx.Exec(deleteDialogs, now.Add(-sweepEvery).UnixMilli())
+	})
 	if err != nil {
 		s.tidyFailed(ctx, err)
 	}

@@ -134,8 +134,12 @@ func (tx *Tx) Reply(ev *Event, text string) Ref { return tx.ReplyWith(ev, Text(t
 // ReplyWith answers an event with a message of any content.
 func (tx *Tx) ReplyWith(ev *Event, content *event.MessageEventContent) Ref {
 	answer := *content
+	to := ev.replyTo()
+	if to == "" { // a link
+		return tx.Send(ev.RoomID, event.EventMessage, &answer)
+	}
 	rel := &event.RelatesTo{}
-	rel.SetReplyTo(ev.replyTo())
+	rel.SetReplyTo(to)
 	if thread := ev.Thread(); thread != "" {
 		rel.SetThread(thread, ev.ID)
 		rel.IsFallingBack = false
