@@ -64,7 +64,8 @@ func (a *Accounts) claimedByOther(id string, user matrix.UserID) bool {
 }
 
 // assertIdentity makes the caller of a request with an as_token: the service's
-// sender, or the user (and device) in its namespace that the query names.
+// sender, or the user (and device) in its namespace that the query names. Limits are
+// never for the sender.
 // spec: application-service#identity-assertion
 func (a *Accounts) assertIdentity(ctx context.Context, r *http.Request, service Appservice) (*httpx.Caller, error) {
 	query := r.URL.Query()
@@ -79,6 +80,7 @@ func (a *Accounts) assertIdentity(ctx context.Context, r *http.Request, service 
 		}
 		c.User = user
 	}
+	c.Exempt = c.Exempt || c.User == service.Sender
 	device := query.Get("device_id")
 	if device == "" {
 		device = query.Get("org.matrix.msc3202.device_id") // as sent before it was specified

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
@@ -30,8 +31,18 @@ type badStatus struct {
 }
 
 func (e *badStatus) Error() string {
+	return fmt.Sprintf("the service answered with %d: %s", e.status, e.shown())
+}
+
+// shown is the beginning of the answer in a form that can be stored and printed.
+func (e *badStatus) shown() string {
 	text := strings.ToValidUTF8(string(e.body[:min(len(e.body), shownAnswer)]), "?")
-	return fmt.Sprintf("the service answered with %d: %s", e.status, strings.TrimSpace(text))
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text))
 }
 
 // refusal tells that the service itself, and not what stands before it, does not

@@ -142,7 +142,6 @@ func TestEphemeralOfServiceThatIsDown(t *testing.T) {
 		if err := s.Appservices.Retry(t.Context(), "irc"); err != nil {
 			t.Fatal(err)
 		}
-		alice.User = "@alice:test"
 		irc.until("the newest receipt arrives", func() bool { return irc.has("ephemeral", read("m.read", said[4], "@alice:test")) })
 		irc.gets(append([]matrix.EventID{matrix.EventID(irc.ids[0])}, said...)...)
 		irc.mu.Lock()
@@ -155,6 +154,18 @@ func TestEphemeralOfServiceThatIsDown(t *testing.T) {
 		}
 		if typed > 2 {
 			t.Errorf("the service is told %d times of typing that was over when it came back", typed)
+		}
+		irc.mu.Unlock()
+		s = s.Restart()
+		alice = s.Anonymous()
+		alice.Token = token
+		last := alice.Say(room, "last", "the server was restarted")
+		alice.Must("POST", "/v3/rooms"+testrig.Path(room, "receipt", "m.read", last), testrig.JSON{})
+		irc.until("the last receipt arrives", func() bool { return irc.has("ephemeral", read("m.read", last, "@alice:test")) })
+		irc.mu.Lock()
+		again := slices.DeleteFunc(irc.beside("ephemeral"), func(ev testrig.JSON) bool { return !read("m.read", said[4], "@alice:test")(ev) })
+		if len(again) != 1 {
+			t.Errorf("a receipt is told %d times", len(again))
 		}
 	})
 }

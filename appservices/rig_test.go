@@ -20,16 +20,17 @@ type bridge struct {
 	id   string
 	http *http.Server
 
-	mu      sync.Mutex
-	answer  func(r *http.Request, body string) (int, string) // to everything; nil: 200 {}
-	asked   []string                                         // "METHOD path?query"
-	bodies  map[string]string                                // of transactions, by id
-	ids     []string                                         // of events, in the order of their first arrival
-	seen    map[string]bool
-	taken   map[string]bool // transactions
-	events  []testrig.JSON
-	order   []testrig.JSON // the transactions that were taken, each once
-	changed chan struct{}
+	mu       sync.Mutex
+	answer   func(r *http.Request, body string) (int, string) // to everything; nil: 200 {}
+	location string                                           // that answers redirect to
+	asked    []string                                         // "METHOD path?query"
+	bodies   map[string]string                                // of transactions, by id
+	ids      []string                                         // of events, in the order of their first arrival
+	seen     map[string]bool
+	taken    map[string]bool // transactions
+	events   []testrig.JSON
+	order    []testrig.JSON // the transactions that were taken, each once
+	changed  chan struct{}
 }
 
 // newBridge opens a service at http://<id>:80 on the network.
@@ -89,6 +90,9 @@ func (b *bridge) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
+	if b.location != "" {
+		w.Header().Set("Location", b.location)
+	}
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, answer)
 }
@@ -128,6 +132,13 @@ func (b *bridge) answers(f func(r *http.Request, body string) (int, string)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answer = f
+}
+
+// redirect has answers name another place.
+func (b *bridge) redirect(to string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.location = to
 }
 
 // status answers everything with a status.
