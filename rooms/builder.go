@@ -49,6 +49,7 @@ type Builder struct {
 	moves         []Move
 	onStored      []func()  // called after the commit
 	known         []*Stored // events that are stored already, and get a place now
+	gapped        *Stored   // the newest that came without all that it builds on
 	outside       *Stored   // an event that is stored from outside
 	outsideState  []byte
 }

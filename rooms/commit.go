@@ -14,7 +14,7 @@ func (b *Builder) commit(txn *TxnKey) *db.Pending {
 	done := &Committed{
 		Room: b.room, State: h.state, Snapshot: SnapshotNID(h.chain.Top()),
 		Joined: h.joined, Invited: h.invited, redacted: b.redacted, memberChanges: b.localMemberChanges(), created: b.creating,
-		Moves: b.moves, Destinations: b.destinations(), servers: h.servers, serverMoves: b.serverMoves,
+		Moves: b.moves, Destinations: b.destinations(), servers: h.servers, serverMoves: b.serverMoves, gapped: b.gapped,
 	}
 	for _, st := range b.events {
 		if st.Flags == 0 {
@@ -54,6 +54,11 @@ func (b *Builder) writeRoom(tx *db.Tx, done *Committed, extremities []byte, unre
 	if b.creating {
 		return tx.Exec(insertRoom, b.room.NID, b.room.ID, b.room.Version.ID, done.Snapshot, extremities, done.Joined,
 			done.Invited, unread)
+	}
+	if b.gapped != nil {
+		if err := tx.Exec(updateGap, b.gapped.Position, b.room.NID); err != nil {
+			return err
+		}
 	}
 	return tx.Exec(updateRoom, done.Snapshot, extremities, done.Joined, done.Invited, unread, b.room.NID)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	allRooms       = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread FROM rooms ORDER BY room_nid`)
+	allRooms       = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread, gap FROM rooms ORDER BY room_nid`)
 	newestEvents   = db.SQL(selectEvents + `WHERE e.event_nid < $1 ORDER BY e.event_nid DESC LIMIT $2`)
 	allSnapshots   = db.SQL(`SELECT snapshot, parent, entries FROM snapshots ORDER BY snapshot`)
 	allMemberships = db.SQL(`SELECT user_id, room_nid, membership, event_nid, local FROM memberships`)

@@ -54,7 +54,7 @@ func (e *Engine) load(ctx context.Context, row roomRow) (*Room, error) {
 	recent = slices.DeleteFunc(recent, func(st *Stored) bool { return st.Position < 0 })
 	v := &View{
 		State: r.head.state, Snapshot: row.snapshot, Joined: row.joined, Invited: row.invited, Recent: recent,
-		servers: r.head.servers,
+		Gap: row.gap, servers: r.head.servers,
 	}
 	slices.Reverse(recent)
 	if len(recent) > 0 {

@@ -366,6 +366,9 @@ func (b *Builder) trackBackward(a *arrival) {
 			b.got.builtOn[id] = true
 		}
 	}
+	if st.Flags == 0 && !b.older && !b.creating {
+		b.gapped = st
+	}
 	b.Then(func(tx *db.Tx) error {
 		for _, id := range missing {
 			if err := tx.Exec(insertBackward, id, st.NID, st.Room); err != nil {

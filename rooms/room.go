@@ -44,6 +44,9 @@ type View struct {
 	// above RecentFrom. Rejected and soft-failed ones are not among them.
 	Recent     []*Stored
 	RecentFrom int64
+	// Gap is the position of the newest event that came without all that it builds
+	// on: whoever has followed the room until then has missed something.
+	Gap int64
 
 	servers *servers
 }
@@ -159,6 +162,9 @@ func (r *Room) publish(c *Committed) {
 		v.Position = st.Position
 	}
 	v.State, v.Snapshot, v.Joined, v.Invited, v.servers = c.State, c.Snapshot, c.Joined, c.Invited, c.servers
+	if c.gapped != nil {
+		v.Gap = c.gapped.Position
+	}
 	if len(v.Recent) > 2*recentKept {
 		cut := len(v.Recent) - recentKept
 		v.RecentFrom = v.Recent[cut-1].Position

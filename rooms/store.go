@@ -145,6 +145,8 @@ CREATE INDEX memberships_foreign ON memberships (room_nid) WHERE local = 0 AND m
 ALTER TABLE events ADD COLUMN counted {bool} NOT NULL DEFAULT 0;
 `, `
 CREATE INDEX events_thread ON events (room_nid, thread, position) WHERE thread <> '';
+`, `
+ALTER TABLE rooms ADD COLUMN gap INTEGER NOT NULL DEFAULT 0;
 `)
 
 var (
@@ -155,8 +157,9 @@ var (
 			extremities = excluded.extremities, joined = excluded.joined, invited = excluded.invited, unread = excluded.unread`)
 	updateRoom = db.SQL(`UPDATE rooms SET snapshot = $1, extremities = $2, joined = $3, invited = $4, unread = $5
 		WHERE room_nid = $6`)
-	roomByID  = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread FROM rooms WHERE room_id = $1`)
-	roomByNID = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread FROM rooms WHERE room_nid = $1`)
+	roomByID  = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread, gap FROM rooms WHERE room_id = $1`)
+	roomByNID = db.SQL(`SELECT room_nid, room_id, version, snapshot, extremities, joined, invited, unread, gap FROM rooms WHERE room_nid = $1`)
+	updateGap = db.SQL(`UPDATE rooms SET gap = $1 WHERE room_nid = $2`)
 
 	insertKey  = db.SQL(`INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3) ON CONFLICT (state_key, type) DO NOTHING`)
 	keyByName  = db.SQL(`SELECT key_nid FROM state_keys WHERE state_key = $1 AND type = $2`)
@@ -225,11 +228,11 @@ type roomRow struct {
 	snapshot        SnapshotNID
 	extremities     []byte
 	joined, invited int
-	unread          int64
+	unread, gap     int64
 }
 
 func scanRoom(s db.Scanner) (r roomRow, err error) {
-	err = s.Scan(&r.nid, &r.id, &r.version, &r.snapshot, &r.extremities, &r.joined, &r.invited, &r.unread)
+	err = s.Scan(&r.nid, &r.id, &r.version, &r.snapshot, &r.extremities, &r.joined, &r.invited, &r.unread, &r.gap)
 	return r, err
 }
 

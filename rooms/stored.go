@@ -110,6 +110,7 @@ type Committed struct {
 	memberChanges []memberChange             // of local users
 	unseen        []*Stored                  // events of the write that clients do not see
 	created       bool                       // the room is new
+	gapped        *Stored                    // the newest of Events that came without what it builds on
 }
 
 // memberChange is a change of a membership in the room's state. Where branches

@@ -11,6 +11,7 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/testrig"
+	"github.com/teahouse-chat/teahouse/rooms/event"
 )
 
 // abroad is a server of ours, with alice in a room, and another that the test
@@ -22,6 +23,7 @@ type abroad struct {
 	alice *testrig.Client
 	bob   matrix.UserID
 	room  matrix.RoomID
+	seen  *testrig.PeerRoom
 	told  chan object // EDUs that the peer gets
 	txn   int
 }
@@ -53,7 +55,7 @@ func newAbroad(t *testing.T, kind string) *abroad {
 	})
 	a.alice, a.bob = a.Register("alice"), a.peer.User("bob")
 	a.room = a.alice.CreateRoom(object{"preset": "public_chat"})
-	a.peer.Join("here", a.room, a.bob)
+	a.seen = a.peer.Join("here", a.room, a.bob)
 	return a
 }
 
@@ -359,6 +361,48 @@ func TestEDUsOfAServerThatIsShutOut(t *testing.T) {
 				t.Errorf("it has a say: %v", got)
 			}
 			done = len(ephemeral(answer, open, "m.receipt")) > 0
+		}
+	})
+}
+
+// TestGapsAreTold loses messages that no server gives: whoever follows the room is
+// told that something is missing before what comes next, and may ask for it later.
+func TestGapsAreTold(t *testing.T) {
+	eachAbroad(t, func(t *testing.T, a *abroad) {
+		since := next(ask(t, a.alice, ""))
+		a.alice.Say(a.room, "1", "before")
+		missed := []*event.Event{a.seen.Say(a.bob, "missed 1"), a.seen.Say(a.bob, "missed 2")}
+		newest := a.seen.Say(a.bob, "newest")
+		var ids []matrix.EventID
+		for _, ev := range a.seen.State {
+			ids = append(ids, ev.ID)
+		}
+		a.peer.Answers("POST /_matrix/federation/v1/get_missing_events/{room}", object{"events": []any{}})
+		a.peer.Answers("GET /_matrix/federation/v1/state_ids/{room}", object{"pdu_ids": ids, "auth_chain_ids": ids})
+		has := []json.RawMessage{}
+		a.peer.Handle("GET /_matrix/federation/v1/backfill/{room}", func(w http.ResponseWriter, _ *http.Request) {
+			testrig.WriteJSON(w, http.StatusOK, object{"pdus": has})
+		})
+		if status, answer := a.peer.Send("here", "t", newest); status != http.StatusOK {
+			t.Fatalf("%d %v", status, answer)
+		}
+		shown := ""
+		for token, began := since, time.Now(); !strings.HasSuffix(shown, "newest") && time.Since(began) < time.Minute; {
+			answer := a.alice.Sync(token, 500)
+			shown, token = briefly(events(at(answer, "rooms", "join", a.room), "timeline")), next(answer)
+		}
+		for range 2 {
+			join := at(ask(t, a.alice, since), "rooms", "join", a.room)
+			if got := briefly(events(join, "timeline")); got != "newest" || at(join, "timeline", "limited") != true {
+				t.Errorf("the timeline is %s, limited %v", got, at(join, "timeline", "limited"))
+			}
+			a.Server = a.Restart()
+		}
+		has = append(has, json.RawMessage(missed[1].JSON), json.RawMessage(missed[0].JSON))
+		from := at(ask(t, a.alice, since), "rooms", "join", a.room, "timeline", "prev_batch").(string)
+		page := a.alice.Must("GET", "/v3/rooms"+testrig.Path(a.room, "messages")+"?dir=b&limit=50&from="+from, nil)
+		if got := briefly(page["chunk"].([]any)); !strings.HasPrefix(got, "before, ") || !strings.Contains(got, "missed 2, missed 1") {
+			t.Errorf("the page before it is %s", got)
 		}
 	})
 }

@@ -33,12 +33,17 @@ const (
 )
 
 // stretch picks the newest events of the room between the delta's room's from
-// (exclusive) and upTo (inclusive).
+// (exclusive) and upTo (inclusive). It begins no earlier than at the newest gap:
+// what is missing there the client has to ask for.
 func (s *Service) stretch(ctx context.Context, user matrix.UserID, rd *roomDelta, upTo int64, w *window) (stretch, error) {
 	found := stretch{start: upTo}
+	from := rd.from
+	if gap := rd.view.Gap; !rd.fresh() && gap > from && gap <= upTo {
+		from, found.start, found.limited = gap-1, gap-1, true
+	}
 	at, looked := upTo, 0
 	for len(found.events) <= w.limit {
-		page, end, err := s.page(ctx, rd, at, max(w.limit+1-len(found.events), 1))
+		page, end, err := s.page(ctx, rd, from, at, max(w.limit+1-len(found.events), 1))
 		if err != nil {
 			return found, err
 		}
@@ -74,9 +79,9 @@ func (s *Service) stretch(ctx context.Context, user matrix.UserID, rd *roomDelta
 }
 
 // page reads events backwards from a position (inclusive), newest first; end
-// tells that there are no more above the room's from.
-func (s *Service) page(ctx context.Context, rd *roomDelta, at int64, limit int) (events []*rooms.Stored, end bool, err error) {
-	if at <= rd.from && !rd.fresh() {
+// tells that there are no more above from.
+func (s *Service) page(ctx context.Context, rd *roomDelta, from, at int64, limit int) (events []*rooms.Stored, end bool, err error) {
+	if at <= from && !rd.fresh() {
 		return nil, true, nil
 	}
 	recent := rd.view.Recent
@@ -84,7 +89,7 @@ func (s *Service) page(ctx context.Context, rd *roomDelta, at int64, limit int) 
 		ev := recent[i]
 		switch {
 		case ev.Position > at:
-		case !rd.fresh() && ev.Position <= rd.from:
+		case !rd.fresh() && ev.Position <= from:
 			return events, true, nil
 		default:
 			events = append(events, ev)
@@ -96,14 +101,13 @@ func (s *Service) page(ctx context.Context, rd *roomDelta, at int64, limit int) 
 			}
 		}
 	}
-	if !rd.fresh() && rd.from >= rd.view.RecentFrom {
+	if !rd.fresh() && from >= rd.view.RecentFrom {
 		return events, true, nil
 	}
 	if len(events) > 0 {
 		return events, false, nil
 	}
-	to := rd.from // 0 is no bound
-	events, err = s.Rooms.Timeline(ctx, rooms.TimelineQuery{Room: rd.room, From: at + 1, To: to, Backwards: true, Limit: max(limit, stretchPage)})
+	events, err = s.Rooms.Timeline(ctx, rooms.TimelineQuery{Room: rd.room, From: at + 1, To: from, Backwards: true, Limit: max(limit, stretchPage)})
 	return events, len(events) == 0 || events[len(events)-1].Is(matrix.TypeCreate, ""), err
 }
 
