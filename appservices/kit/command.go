@@ -137,7 +137,9 @@ func (s *Service) builtIn() {
 		return
 	}
 	s.Command(Command{Name: "help", Aliases: []string{"?", "帮助"}, Help: "kit.help.help", Always: true, Run: s.help})
-	s.Command(Command{Name: "language", Aliases: []string{"语言"}, Help: "kit.help.language", Always: true, Run: s.chooseLanguage})
+	if len(s.languages()) > 1 {
+		s.Command(Command{Name: "language", Aliases: []string{"语言"}, Help: "kit.help.language", Always: true, Run: s.chooseLanguage})
+	}
 	s.Answer(oldCommand, s.meant)
 }
 

@@ -17,7 +17,7 @@ import (
 // A direct chat is a room of the service's user and one other. It stops being one
 // for good when a third comes, and is never one again.
 var (
-	isDirect        = basis.SQL(`SELECT 1 FROM kit_rooms WHERE room_id = $1 AND direct = $2`)
+	isDirect        = basis.SQL(`SELECT room_id FROM kit_rooms WHERE room_id = $1 AND direct = $2`)
 	isAnyonesDirect = basis.SQL(`SELECT direct FROM kit_rooms WHERE room_id = $1 AND direct IS NOT NULL`)
 	findDirect      = basis.SQL(`
 		SELECT room_id FROM kit_rooms WHERE direct = $1 AND joined = 1 AND (encrypted = 0 OR made = 1)
@@ -38,7 +38,7 @@ func scanRoom(r db.Scanner) (v id.RoomID, err error) {
 
 // direct tells whether a room is a direct chat of the service with a user.
 func (tx *Tx) direct(room id.RoomID, user id.UserID) (bool, error) {
-	_, found, err := One(tx.ctx, tx, isDirect, func(r Scanner) (n int, err error) { return n, r.Scan(&n) }, room, user)
+	_, found, err := One(tx.ctx, tx, isDirect, scanRoom, room, user)
 	return found, err
 }
 

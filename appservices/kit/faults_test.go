@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"testing"
@@ -134,4 +135,30 @@ func exactlyOnce(t *testing.T, r *kittest.Rig, room id.RoomID, said []string) {
 	if reactions != len(said) {
 		t.Errorf("%d reactions to %d answers", reactions, len(said))
 	}
+}
+
+// TestTakenIsStored: what the service took is safe, also if it is killed in the moment
+// in which the homeserver has its answer, and though nobody ever tells of it again.
+func TestTakenIsStored(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		r := kittest.Start(t, kittest.Options{Database: url, Open: openLedger})
+		room := r.User("alice").CreateRoom(r.Bot())
+		r.Settle()
+		var said []string
+		for i := range 20 {
+			text := fmt.Sprint("text ", i)
+			body := fmt.Sprintf(`{"events":[{"type":"m.room.message","event_id":"$only%d","room_id":"%s","sender":"@alice:test",
+				"content":{"msgtype":"m.text","body":"%s"}}]}`, i, room, text)
+			if code := r.Put(fmt.Sprint("only", i), body); code != http.StatusOK {
+				t.Fatal("the transaction is answered with", code)
+			}
+			if err := r.Service().Close(); err != nil {
+				t.Fatal(err)
+			}
+			r.Kill()
+			r.Settle()
+			said = append(said, text)
+		}
+		exactlyOnce(t, r, room, said)
+	})
 }

@@ -59,6 +59,8 @@ func (s *Service) greet(ctx context.Context) error {
 	// spec: application-service#pinging
 	if _, err := s.client.AppservicePing(ctx, s.cfg.ID, ""); err != nil {
 		s.log.Warn("the homeserver does not reach the service; look at the url of its registration", "error", err)
+	} else {
+		s.log.Info("the service runs; the homeserver reaches it", "user", s.cfg.User)
 	}
 	return nil
 }

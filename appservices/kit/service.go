@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -128,7 +129,7 @@ func (c *Config) check() error {
 			missing = append(missing, name)
 		}
 	}
-	if len(missing) > 0 {
+	if slices.Sort(missing); len(missing) > 0 {
 		return fmt.Errorf("kit: the configuration lacks %s", strings.Join(missing, ", "))
 	}
 	if _, _, err := c.User.Parse(); err != nil {

@@ -27,7 +27,9 @@ type Faults struct {
 	Limit   float64 // a request is refused with 429
 	Garbage float64 // the answer is none of a homeserver's
 
-	Kill float64 // the service is killed with a request, before or after that was obeyed
+	// The service is killed with a request, before or after that was obeyed, or while
+	// it takes a transaction.
+	Kill float64
 }
 
 // Everything has all go wrong equally often.

@@ -276,12 +276,13 @@ func (r *Rig) deliver() bool {
 	}
 	r.mu.Lock()
 	f, d := r.faults, r.dice
-	delay, refuse, drop, duplicate := d.hit(f.Delay), d.hit(f.Refuse), d.hit(f.Drop), d.hit(f.Duplicate)
+	delay, refuse, drop, duplicate, crash := d.hit(f.Delay), d.hit(f.Refuse), d.hit(f.Drop), d.hit(f.Duplicate), d.hit(f.Kill)
+	moment := time.Duration(d.IntN(1000)) * time.Microsecond
 	r.mu.Unlock()
 	switch {
 	case delay:
 		r.due = r.Clock.Now().Add(time.Minute)
-	case refuse, !r.put():
+	case crash && !r.crash(moment), !crash && (refuse || !r.put()):
 		r.again()
 	case drop:
 		r.again()
@@ -294,6 +295,17 @@ func (r *Rig) deliver() bool {
 		r.pending, r.tries = nil, 0
 	}
 	return true
+}
+
+// crash kills the service a moment after it was sent the transaction, and tells
+// whether it took it.
+func (r *Rig) crash(moment time.Duration) bool {
+	answered := make(chan bool, 1)
+	go func() { answered <- r.put() }()
+	time.Sleep(moment)
+	r.Kill()
+	_ = r.service.Close()
+	return <-answered
 }
 
 // again has the transaction sent again, unchanged.
