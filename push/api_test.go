@@ -106,8 +106,8 @@ func TestRulesCanBeChangedAndStay(t *testing.T) {
 	each(t, func(g *rig) {
 		const rule = `{"rule_id":"r","default":false,"enabled":true,` +
 			`"conditions":[{"kind":"event_match","key":"type","pattern":"*"},{"kind":"org.example","x":[1.5]}],` +
-			`"actions":["notify",{"set_tweak":"sound","value":"a.wav"},{"set_tweak":"light","value":{"on":true}}]}`
-		g.put("alice", "override/r", strings.Replace(rule, `["notify"`, `["notify", "dont_notify","coalesce"`, 1))
+			`"actions":["notify","dont_notify","coalesce",{"set_tweak":"sound","value":"a.wav"},{"set_tweak":"light","value":{"on":true}}]}`
+		g.put("alice", "override/r", strings.Replace(rule, `["notify",`, `["notify", `, 1))
 		check := func(path, want string) {
 			t.Helper()
 			for range 2 {
@@ -125,7 +125,7 @@ func TestRulesCanBeChangedAndStay(t *testing.T) {
 		check("override/r/enabled", `{"enabled":false}`)
 		check("override/r/actions", `{"actions":[]}`)
 		check("override/.m.rule.master/enabled", `{"enabled":true}`)
-		check("underride/.m.rule.message/actions", `{"actions":[]}`)
+		check("underride/.m.rule.message/actions", `{"actions":["dont_notify"]}`)
 		g.put("alice", "override/r", `{"actions":["notify"]}`)
 		check("override/r", `{"rule_id":"r","default":false,"enabled":false,"conditions":[],"actions":["notify"]}`)
 		if got, _ := strings.CutPrefix(g.shown["@alice:test"], "m.push_rules "); !strings.Contains(got, `"rule_id":"r","default":false,"enabled":false`) ||

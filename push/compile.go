@@ -184,7 +184,7 @@ func resultOf(actions []Action) Result {
 	r := Result{Actions: actions}
 	for _, a := range actions {
 		switch {
-		case a.Notify:
+		case a.Name == notify.Name:
 			r.Notify = true
 		case a.Tweak == "highlight":
 			r.Highlight = a.Value == nil || string(a.Value) == "true"

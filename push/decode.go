@@ -64,7 +64,7 @@ func decodeRule(kind, id string, q *putRuleRequest) (Rule, error) {
 var errPattern = matrix.InvalidParam("A pattern has at most %d bytes", MaxPatternBytes)
 
 // decodeActions reads a list of actions. Those of older versions of the
-// specification are left out, as they mean nothing.
+// specification are kept, though they mean nothing: old clients look for them.
 // spec: client-server#actions
 func decodeActions(raw json.RawMessage) ([]Action, error) {
 	var items []json.RawMessage
@@ -79,10 +79,8 @@ func decodeActions(raw json.RawMessage) ([]Action, error) {
 	actions := make([]Action, 0, len(items))
 	for _, item := range items {
 		switch string(item) {
-		case `"notify"`:
-			actions = append(actions, notify)
-			continue
-		case `"dont_notify"`, `"coalesce"`:
+		case `"notify"`, `"dont_notify"`, `"coalesce"`:
+			actions = append(actions, Action{Name: strings.Trim(string(item), `"`)})
 			continue
 		}
 		var tweak struct {

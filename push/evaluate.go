@@ -25,7 +25,7 @@ func (r Result) tweaks() map[string]json.RawMessage {
 	tweaks := make(map[string]json.RawMessage)
 	for _, a := range r.Actions {
 		switch {
-		case a.Notify:
+		case a.Tweak == "":
 		case a.Value == nil && a.Tweak == "highlight":
 			tweaks[a.Tweak] = json.RawMessage("true")
 		case a.Value == nil:

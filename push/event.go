@@ -82,6 +82,9 @@ func (f *follower) event(ctx context.Context, in sight, ev *rooms.Stored) error 
 	if err := f.invited(ctx, in, ev, s, v); err != nil {
 		return err
 	}
+	if err := f.upgraded(ctx, in, ev); err != nil {
+		return err
+	}
 	if err := failed(); err != nil {
 		return err
 	}

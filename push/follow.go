@@ -39,6 +39,8 @@ type follower struct {
 	mu       sync.Mutex
 	advanced chan struct{} // closed when judged has moved; nil while nobody waits
 
+	carrying sync.WaitGroup // what is carried over from rooms that were upgraded
+
 	// Of the goroutine only.
 	custom map[matrix.UserID]struct{} // users whose counts are their own
 	people map[matrix.UserID]*person  // those of them who were looked at lately

@@ -17,6 +17,9 @@ import (
 type AccountStore interface {
 	// Put stores account data of any type within a write.
 	Put(tx *db.Tx, user matrix.UserID, typ string, content json.RawMessage) error
+	// CarryOver gives a room what the user has stored about the one that it takes
+	// the place of.
+	CarryOver(ctx context.Context, user matrix.UserID, from, to matrix.RoomID) error
 }
 
 // People tells what users want to hear from whom.
@@ -141,6 +144,7 @@ func (p *Push) concerns(change any) bool {
 func (p *Push) Run(ctx context.Context) error {
 	p.delivery.start(ctx)
 	defer p.delivery.wait()
+	defer p.follower.carrying.Wait()
 	if err := p.dropOrphans(ctx); err != nil && ctx.Err() == nil {
 		p.Log.Error("pushers of devices that are gone could not be removed; the next start tries again", "error", err)
 	}

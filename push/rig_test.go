@@ -24,6 +24,10 @@ func (s shown) Put(_ *db.Tx, user matrix.UserID, typ string, content json.RawMes
 	return nil
 }
 
+func (s shown) CarryOver(_ context.Context, user matrix.UserID, from, to matrix.RoomID) error {
+	return nil
+}
+
 // rig is the feature on a database.
 type rig struct {
 	*roomstest.Rig

@@ -48,15 +48,15 @@ func (c Condition) MarshalJSON() ([]byte, error) {
 // Action is what a matching rule does: it notifies, or it sets a tweak.
 // spec: client-server#actions
 type Action struct {
-	Notify bool
-	Tweak  string          // such as "sound" or "highlight"
-	Value  json.RawMessage // of the tweak; nil: left out
+	Name  string          // "notify", or what means nothing any more and old clients look for; "" for a tweak
+	Tweak string          // such as "sound" or "highlight"
+	Value json.RawMessage // of the tweak; nil: left out
 }
 
 // MarshalJSON gives "notify" or {"set_tweak": ...}.
 func (a Action) MarshalJSON() ([]byte, error) {
-	if a.Notify {
-		return []byte(`"notify"`), nil
+	if a.Name != "" {
+		return json.Marshal(a.Name)
 	}
 	return json.Marshal(struct {
 		Tweak string          `json:"set_tweak"`
@@ -105,7 +105,7 @@ func indexOf(rules []Rule, id string) int {
 }
 
 var (
-	notify    = Action{Notify: true}
+	notify    = Action{Name: "notify"}
 	highlight = Action{Tweak: "highlight"}
 	sound     = Action{Tweak: "sound", Value: json.RawMessage(`"default"`)}
 	ring      = Action{Tweak: "sound", Value: json.RawMessage(`"ring"`)}

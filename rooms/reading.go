@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
@@ -244,4 +245,18 @@ func (e *Engine) WhereJoined(ctx context.Context, in []*Room, users []matrix.Use
 		}
 	}
 	return joined, nil
+}
+
+// Predecessor is the room that the one of a create event was made to take the
+// place of; "" if there is none.
+func Predecessor(create *Stored) matrix.RoomID {
+	var content struct {
+		Predecessor struct {
+			RoomID matrix.RoomID `json:"room_id"`
+		} `json:"predecessor"`
+	}
+	if json.Unmarshal(create.Content, &content) != nil {
+		return ""
+	}
+	return content.Predecessor.RoomID
 }

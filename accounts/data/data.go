@@ -22,6 +22,7 @@ const (
 	TypeFullyRead   = "m.fully_read"
 	TypePushRules   = "m.push_rules"
 	TypeTag         = "m.tag"
+	TypeDirect      = "m.direct"
 	TypeIgnoredList = "m.ignored_user_list"
 )
 

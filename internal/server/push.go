@@ -25,7 +25,7 @@ func (s *Server) newPush(ctx context.Context, accountData *data.Data, read *read
 		return nil, err
 	}
 	return push.New(ctx, push.Deps{
-		DB: s.db, Rooms: s.rooms, Data: settings{}, People: listeners{accountData}, Reading: read, Sessions: sessions{s.db},
+		DB: s.db, Rooms: s.rooms, Data: settings{accountData}, People: listeners{accountData}, Reading: read, Sessions: sessions{s.db},
 		Gateways: gateways, PlainHTTP: s.cfg.Federation.AllowPrivateAddresses, CountRooms: s.cfg.Push.Badge == config.BadgeRooms,
 		Now: s.deps.Now, Log: s.deps.Log,
 	})
@@ -52,7 +52,7 @@ func (s *Server) gateways() (*http.Client, error) {
 }
 
 // settings lets push keep the account data that shows clients their rules.
-type settings struct{}
+type settings struct{ *data.Data }
 
 func (settings) Put(tx *db.Tx, user matrix.UserID, typ string, content json.RawMessage) error {
 	return data.Put(tx, user, "", typ, content)

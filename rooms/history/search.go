@@ -189,15 +189,10 @@ func (a *API) predecessors(ctx context.Context, ids []matrix.RoomID) ([]matrix.R
 		if err != nil {
 			return nil, err
 		}
-		var content struct {
-			Predecessor struct {
-				RoomID matrix.RoomID `json:"room_id"`
-			} `json:"predecessor"`
-		}
-		if create == nil || json.Unmarshal(create.Content, &content) != nil {
+		if create == nil {
 			continue
 		}
-		if old := content.Predecessor.RoomID; old != "" && !slices.Contains(ids, old) {
+		if old := rooms.Predecessor(create); old != "" && !slices.Contains(ids, old) {
 			ids = append(ids, old)
 		}
 	}
