@@ -2,6 +2,7 @@ package content
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,6 @@ import (
 const (
 	answerTime   = time.Minute // until the answer begins, beyond what the server was told to wait
 	fetchTime    = time.Hour   // of a whole file
-	maxMeta      = 64 << 10    // of the description that comes before a file
 	maxOverhead  = 1 << 20     // of an answer beside the file
 	maxRedirects = 3
 )
@@ -37,10 +37,11 @@ type Fetcher struct {
 	max   int64
 }
 
-// New makes a fetcher of files of at most max bytes.
-func New(asker Asker, d *dialer.Dialer, max int64) *Fetcher {
+// New makes a fetcher of files of at most max bytes. secure is for where redirects
+// lead; nil trusts the system's authorities.
+func New(asker Asker, d *dialer.Dialer, secure *tls.Config, max int64) *Fetcher {
 	return &Fetcher{asker: asker, max: max, web: d.Client(dialer.ClientOptions{
-		Timeout: fetchTime, MaxBody: max + 1, MaxRedirects: maxRedirects, HTTPSOnly: true,
+		Timeout: fetchTime, MaxBody: max + 1, MaxRedirects: maxRedirects, HTTPSOnly: true, TLS: secure,
 	})}
 }
 
@@ -57,13 +58,13 @@ func (f *Fetcher) Download(ctx context.Context, server matrix.ServerName, id str
 	query := url.Values{"timeout_ms": {strconv.FormatInt(wait.Milliseconds(), 10)}}
 	file, err := f.ask(ctx, wait, transport.Request{
 		Destination: server, Method: http.MethodGet, Path: transport.Path("/_matrix/federation/v1/media/download", id), Query: query,
-	})
+	}, f.unpack)
 	if old, ok := errors.AsType[*transport.RemoteError](err); ok && unknownRoute(old) {
 		query.Set("allow_remote", "false")
 		file, err = f.ask(ctx, wait, transport.Request{
 			Destination: server, Method: http.MethodGet, Unsigned: true, Query: query,
 			Path: transport.Path("/_matrix/media/v3/download", string(server), id),
-		})
+		}, asItIs)
 	}
 	return file, told(server, err)
 }
@@ -92,51 +93,43 @@ func told(server matrix.ServerName, err error) error {
 	return matrix.NewError(http.StatusBadGateway, matrix.CodeUnknown, "The file cannot be had from %s at the moment; try again later", server).Because(err)
 }
 
-// ask begins to fetch.
-func (f *Fetcher) ask(ctx context.Context, wait time.Duration, r transport.Request) (*File, error) {
+// ask begins to fetch. It may take some time until the file's first byte can be
+// read, wherever it comes from, and then between any two.
+func (f *Fetcher) ask(ctx context.Context, wait time.Duration, r transport.Request, unpack func(context.Context, *transport.Reply) (*File, error)) (*File, error) {
 	r.Timeout, r.MaxAnswer = fetchTime, f.max+maxOverhead
 	ctx, cancel := context.WithCancelCause(ctx)
 	slow := time.AfterFunc(wait+answerTime, func() { cancel(errors.New("the answer does not begin")) })
+	defer slow.Stop()
 	answer, err := f.asker.Open(ctx, r)
-	slow.Stop()
 	if err != nil {
 		cancel(nil)
 		return nil, err
 	}
-	file, err := f.unpack(ctx, answer)
+	// An answer that redirects stays open for as long as the file comes, so that the
+	// server has no more files on their way here than it may.
+	end := func() { _ = answer.Body.Close(); cancel(nil) }
+	file, err := unpack(ctx, answer)
 	if err != nil {
-		_ = answer.Body.Close()
-		cancel(nil)
+		end()
 		return nil, err
 	}
-	file.Body = &closing{file.Body, func() { cancel(nil) }}
+	file.Body = transport.Watch(file.Body, func() { cancel(errors.New("the file does not go on")) }, end)
 	return file, nil
 }
 
-// closing does something more when it is closed.
-type closing struct {
-	io.ReadCloser
-	then func()
+// asItIs takes an answer of the deprecated endpoint, which is the file itself.
+func asItIs(_ context.Context, answer *transport.Reply) (*File, error) {
+	return &File{answer.Body, answer.Header}, nil
 }
 
-func (c *closing) Close() error {
-	defer c.then()
-	return c.ReadCloser.Close()
-}
-
-// unpack finds the file in an answer. One that is no multipart is the file itself,
-// as the deprecated endpoint has it.
+// unpack finds the file in an answer.
 func (f *Fetcher) unpack(ctx context.Context, answer *transport.Reply) (*File, error) {
 	kind, params, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/mixed" || params["boundary"] == "" {
-		return &File{answer.Body, answer.Header}, nil
+		return nil, fmt.Errorf("content: the answer is %q, not multipart/mixed with a boundary", answer.Header.Get("Content-Type"))
 	}
 	parts := multipart.NewReader(answer.Body, params["boundary"])
-	meta, err := parts.NextRawPart()
-	if err == nil {
-		_, err = io.Copy(io.Discard, io.LimitReader(meta, maxMeta))
-	}
-	if err != nil {
+	if _, err := parts.NextRawPart(); err != nil {
 		return nil, fmt.Errorf("content: the description of the file: %w", err)
 	}
 	file, err := parts.NextRawPart()
@@ -144,7 +137,6 @@ func (f *Fetcher) unpack(ctx context.Context, answer *transport.Reply) (*File, e
 		return nil, fmt.Errorf("content: the file: %w", err)
 	}
 	if place := file.Header.Get("Location"); place != "" {
-		_ = answer.Body.Close()
 		return f.follow(ctx, place)
 	}
 	return &File{&partBody{file, parts, answer.Body}, http.Header(file.Header)}, nil

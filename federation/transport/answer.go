@@ -155,7 +155,9 @@ type watched struct {
 	end   func()
 }
 
-func watch(body io.ReadCloser, cancel context.CancelFunc, end func()) io.ReadCloser {
+// Watch makes a body whose request is cancelled when nothing of it comes for some
+// time, and that calls end when it is closed.
+func Watch(body io.ReadCloser, cancel context.CancelFunc, end func()) io.ReadCloser {
 	w := &watched{body, time.AfterFunc(stallTime, cancel), end}
 	w.stall.Stop()
 	return w

@@ -221,7 +221,7 @@ func (c *Client) Open(ctx context.Context, r Request) (*Reply, error) {
 		end()
 		return nil, &UnreachableError{r.Destination, err}
 	}
-	return &Reply{answer.Header, watch(body, cancel, end)}, nil
+	return &Reply{answer.Header, Watch(body, cancel, end)}, nil
 }
 
 var errSlow = errors.New("transport: the answer takes too long")

@@ -47,11 +47,16 @@ func newReach(cfg *config.Federation, deps *Deps) (*reach, error) {
 		return nil, err
 	}
 	wellKnown := discovery.ClientOptions()
-	wellKnown.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: r.roots, InsecureSkipVerify: !cfg.VerifyTLS}
+	wellKnown.TLS = r.secure(cfg)
 	r.discovery, err = discovery.New(discovery.Options{
 		HTTP: r.dialer.Client(wellKnown), LookupSRV: deps.LookupSRV, Now: deps.Now, Log: deps.Log,
 	})
 	return r, err
+}
+
+// secure is how the web servers of other homeservers are recognised.
+func (r *reach) secure(cfg *config.Federation) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: r.roots, InsecureSkipVerify: !cfg.VerifyTLS}
 }
 
 // Checkup looks at a server as other servers do; "" is the configured one, which

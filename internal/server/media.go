@@ -115,7 +115,7 @@ func (s *Server) openMedia() error {
 		DB: s.db, ServerName: s.cfg.ServerName, Depot: depot, Config: mediaConfig(&s.cfg.Media), Rooms: roomTexts{s.db}, Now: s.deps.Now, Rand: s.deps.Rand, Log: s.deps.Log,
 	}
 	if s.cfg.Federation.Enabled {
-		d.Remote = remoteMedia{content.New(s.outside.client, s.outside.dialer, int64(s.cfg.Media.MaxRemote))}
+		d.Remote = remoteMedia{content.New(s.outside.client, s.outside.dialer, s.outside.secure(&s.cfg.Federation), int64(s.cfg.Media.MaxRemote))}
 	}
 	d.PublicURL = s.cfg.ClientURL()
 	if p := s.cfg.Media.Previews; p.Enabled {

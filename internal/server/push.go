@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -20,13 +19,9 @@ import (
 
 // newPush makes the feature; reading is completed once there is /sync.
 func (s *Server) newPush(ctx context.Context, accountData *data.Data, read *reading) (*push.Push, error) {
-	gateways, err := s.gateways()
-	if err != nil {
-		return nil, err
-	}
 	return push.New(ctx, push.Deps{
 		DB: s.db, Rooms: s.rooms, Data: settings{accountData}, People: listeners{accountData}, Reading: read, Sessions: sessions{s.db},
-		Gateways: gateways, PlainHTTP: s.cfg.Federation.AllowPrivateAddresses, CountRooms: s.cfg.Push.Badge == config.BadgeRooms,
+		Gateways: s.gateways(), PlainHTTP: s.cfg.Federation.AllowPrivateAddresses, CountRooms: s.cfg.Push.Badge == config.BadgeRooms,
 		Now: s.deps.Now, Log: s.deps.Log,
 	})
 }
@@ -40,15 +35,11 @@ const (
 
 // gateways is the client that reaches push gateways: at no address that other
 // servers may not have either.
-func (s *Server) gateways() (*http.Client, error) {
-	roots, err := authorities(s.cfg.Federation.CAFile)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) gateways() *http.Client {
 	return s.outside.dialer.Client(dialer.ClientOptions{
 		Timeout: gatewayTimeout, MaxBody: gatewayAnswer, HTTPSOnly: !s.cfg.Federation.AllowPrivateAddresses,
-		TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, InsecureSkipVerify: !s.cfg.Federation.VerifyTLS},
-	}), nil
+		TLS: s.outside.secure(&s.cfg.Federation),
+	})
 }
 
 // settings lets push keep the account data that shows clients their rules.
