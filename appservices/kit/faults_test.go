@@ -102,15 +102,15 @@ func suffer(t *testing.T, url string, seed uint64, steps int) {
 	r.Kill() // what was lost is found at the start
 	r.Settle()
 	for _, room := range rooms {
-		exactlyOnce(t, r, room, said[room])
+		exactlyOnce(t, r, r.Service().(*kit.Service), room, said[room])
 	}
 	t.Logf("%d texts in %d lives of the service", steps, r.Lives())
 }
 
 // exactlyOnce compares what was said in a room with what was handled and answered.
-func exactlyOnce(t *testing.T, r *kittest.Rig, room id.RoomID, said []string) {
+func exactlyOnce(t *testing.T, r *kittest.Rig, q kit.Querier, room id.RoomID, said []string) {
 	t.Helper()
-	handled, err := kit.All(t.Context(), r.Service().(*kit.Service), selectEntries, scanText, room)
+	handled, err := kit.All(t.Context(), q, selectEntries, scanText, room)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +159,6 @@ func TestTakenIsStored(t *testing.T) {
 			r.Settle()
 			said = append(said, text)
 		}
-		exactlyOnce(t, r, room, said)
+		exactlyOnce(t, r, r.Service().(*kit.Service), room, said)
 	})
 }

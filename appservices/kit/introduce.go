@@ -28,16 +28,22 @@ func (s *Service) introduce(ctx context.Context) {
 
 // Sleep waits, for work that is Busy otherwise; false if ctx ended first.
 func (s *Service) Sleep(ctx context.Context, d time.Duration) bool {
+	return s.sleepUntil(ctx, d, nil)
+}
+
+// sleepUntil is Sleep that something else may end before the time.
+func (s *Service) sleepUntil(ctx context.Context, d time.Duration, woken <-chan struct{}) bool {
 	alarm, stop := s.clock.Timer(d)
 	defer stop()
 	s.busy.Add(-1)
 	defer s.busy.Add(1)
 	select {
 	case <-alarm:
-		return true
+	case <-woken:
 	case <-ctx.Done():
 		return false
 	}
+	return true
 }
 
 func (s *Service) greet(ctx context.Context) error {

@@ -19,6 +19,9 @@ import (
 const (
 	firstRest   = time.Second
 	longestRest = 5 * time.Minute
+	// triedFor is how long a row is sent that the homeserver answers with an error of
+	// its own each time: it may be the row that breaks it, and others wait behind.
+	triedFor = 7 * 24 * time.Hour
 )
 
 // item is the row of the outbox that is first on its lane.
@@ -124,8 +127,18 @@ func (s *Service) finish(ctx context.Context, v item, state int, r result, probl
 	if err != nil {
 		return s.later(ctx, "that something was sent could not be stored; it is sent again", err)
 	}
+	if r.event != "" {
+		s.lastSent.Store(s.now())
+		select {
+		case s.echoes <- struct{}{}:
+		default:
+		}
+	}
 	return time.Time{}
 }
+
+// errResources is a homeserver that has reached a limit of its own.
+var errResources = mautrix.RespError{ErrCode: "M_RESOURCE_LIMIT_EXCEEDED"}
 
 // judge tells how long to wait after a failure, or that it is final: what the
 // homeserver refuses by an error code of its own it will always refuse, except for
@@ -148,8 +161,11 @@ func (s *Service) judge(v item, err error) (wait time.Duration, final bool) {
 		s.outbox.pause(s.clock.Now().Add(asked))
 		return asked, false
 	}
-	refused := failure.RespError != nil && failure.RespError.ErrCode != "" && !errors.Is(failure, mautrix.MUnrecognized)
-	return wait, refused && status >= 400 && status < 500 && status != http.StatusUnauthorized && status != http.StatusRequestTimeout
+	if failure.RespError == nil || failure.RespError.ErrCode == "" || status == http.StatusUnauthorized {
+		return wait, false
+	}
+	passing := status >= 500 || errors.Is(failure, mautrix.MUnrecognized) || errors.Is(failure, errResources)
+	return wait, !passing || s.clock.Now().Sub(time.UnixMilli(v.created)) > triedFor
 }
 
 // limit is how long a homeserver that limits us asks to wait.

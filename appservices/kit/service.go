@@ -64,8 +64,10 @@ type Service struct {
 	inboxIDs  *db.Sequence
 	outboxIDs *db.Sequence
 	lastTxn   atomic.Int64
-	busy      atomic.Int64 // see Busy
-	instance  string       // of the database: makes transaction ids unlike those of another
+	lastSent  atomic.Int64  // when an event was sent last, in milliseconds
+	echoes    chan struct{} // says that lastSent changed
+	busy      atomic.Int64  // see Busy
+	instance  string        // of the database: makes transaction ids unlike those of another
 
 	handlers map[string][]Handler
 	commands map[string]*Command // by name and alias, in lower case
@@ -90,6 +92,8 @@ const (
 	askTimeout = time.Minute
 	// rememberFor is the default of Config.Keep.
 	rememberFor = 90 * 24 * time.Hour
+	// leastKeep is the least Config.Keep.
+	leastKeep = 48 * time.Hour
 )
 
 // Open opens the service's database and makes everything ready. Nothing is sent or
@@ -106,7 +110,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	s := &Service{
 		cfg: c, db: d, clock: c.Clock, log: c.Log, handlers: map[string][]Handler{},
 		commands: map[string]*Command{}, answers: map[string]func(*Tx, *Answer) error{},
-		ephemeral: map[string][]Handler{}, passing: make(chan passing, ephemeralKept),
+		ephemeral: map[string][]Handler{}, passing: make(chan passing, ephemeralKept), echoes: make(chan struct{}, 1),
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
 		web: c.Dialer.Client(dialer.ClientOptions{}),
 	}
@@ -134,6 +138,9 @@ func (c *Config) check() error {
 	}
 	if _, _, err := c.User.Parse(); err != nil {
 		return fmt.Errorf("kit: User must be a whole user id such as @news:example.org: %w", err)
+	}
+	if c.Keep != 0 && c.Keep < leastKeep {
+		return fmt.Errorf("kit: Keep must be at least %v, or what comes late is handled twice", leastKeep)
 	}
 	return c.Texts.check()
 }

@@ -25,9 +25,8 @@ const (
 	pageSize = 100
 	maxPages = 100
 	// echoWithin is how soon the homeserver is expected to tell of an event that the
-	// service sent, and echoEvery how often that is looked at.
+	// service sent.
 	echoWithin = time.Minute
-	echoEvery  = time.Minute
 )
 
 // kit_rooms.swept is an event up to which, and with which, everything that happened
@@ -60,29 +59,40 @@ func (s *Service) Sweep(ctx context.Context) error {
 // service sent did not come back.
 func (s *Service) watch(ctx context.Context) {
 	s.findRooms(ctx)
-	since, next := s.clock.Now(), s.clock.Now()
+	next := s.clock.Now()
+	checked := next // what was sent until then has come back, or its room is swept
 	for ctx.Err() == nil {
-		if now := s.clock.Now(); !now.Before(next) {
+		now := s.clock.Now()
+		if !now.Before(next) {
 			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("the rooms could not be read; they are not looked through", "error", err)
 			}
 			s.tidy(ctx)
 			next = now.Add(sweepEvery)
 		}
-		if !s.Sleep(ctx, echoEvery) {
-			return
+		wait, ready := next.Sub(now), now.Add(-echoWithin)
+		if last := time.UnixMilli(s.lastSent.Load()); last.After(checked) {
+			if !last.After(ready) {
+				s.missEchoes(ctx, checked, ready)
+				checked = ready
+			} else {
+				wait = min(wait, last.Sub(ready))
+			}
 		}
-		until := s.clock.Now().Add(-echoWithin)
-		err := db.Each(ctx, s.db, selectSilent, func(r db.Scanner) error {
-			room, err := scanText(r)
-			s.sweeps.wake(room)
-			return err
-		}, since.UnixMilli(), until.UnixMilli())
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("the outbox could not be read", "error", err)
-			continue
-		}
-		since = until
+		s.sleepUntil(ctx, wait, s.echoes)
+	}
+}
+
+// missEchoes has those rooms swept from which the homeserver did not tell of what was
+// sent between two times.
+func (s *Service) missEchoes(ctx context.Context, since, until time.Time) {
+	err := db.Each(ctx, s.db, selectSilent, func(r db.Scanner) error {
+		room, err := scanText(r)
+		s.sweeps.wake(room)
+		return err
+	}, since.UnixMilli(), until.UnixMilli())
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("the outbox could not be read", "error", err)
 	}
 }
 

@@ -148,15 +148,18 @@ func (tx *Tx) ReplyWith(ev *Event, content *event.MessageEventContent) Ref {
 	return tx.Send(ev.RoomID, event.EventMessage, &answer)
 }
 
-// Text is the content of a notice.
+// Text is the content of a notice. It mentions nobody, whatever names it holds: what
+// people say to a service does not make it call a whole room.
 func Text(text string) *event.MessageEventContent {
-	return &event.MessageEventContent{MsgType: event.MsgNotice, Body: text}
+	return &event.MessageEventContent{MsgType: event.MsgNotice, Body: text, Mentions: &event.Mentions{}}
 }
 
 // HTML is the content of a notice with a formatted body, and the plain one for who
 // cannot see it. The service answers for what the HTML holds.
 func HTML(html, text string) *event.MessageEventContent {
-	return &event.MessageEventContent{MsgType: event.MsgNotice, Body: text, Format: event.FormatHTML, FormattedBody: html}
+	content := Text(text)
+	content.Format, content.FormattedBody = event.FormatHTML, html
+	return content
 }
 
 // React reacts to an event that was received.

@@ -173,6 +173,19 @@ func (f fate) hit(p float64) bool {
 	return f.rig.dice.hit(p)
 }
 
+// Limited is how many requests of the service were refused with 429.
+func (r *Rig) Limited() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limits
+}
+
+// Move kills the service and starts it with another database.
+func (r *Rig) Move(database string) {
+	r.Kill()
+	r.o.Database = database
+}
+
 func (r *Rig) limited() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,16 +327,25 @@ func (r *Rig) again() {
 	r.tries++
 }
 
-// compose makes the next transaction.
+// compose makes the next transaction; false if there is none to be made.
 func (r *Rig) compose() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.Homeserver
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.told) == 0 {
-		return false
+	for len(r.pending) == 0 {
+		if len(h.told) == 0 {
+			return false
+		}
+		r.pick()
 	}
+	return true
+}
+
+// pick takes some of what the service has to be told. r.mu and h.mu are held.
+func (r *Rig) pick() {
+	h := r.Homeserver
 	n := min(1+r.dice.IntN(maxBatch), len(h.told))
 	for _, ev := range h.told[:n] {
 		// Invitations are no part of the gap sweep: they have no page to be found on.
@@ -345,7 +367,6 @@ func (r *Rig) compose() bool {
 		r.txn = 1
 		r.pending = append(slices.Clone(r.recent), r.pending...)
 	}
-	return len(r.pending) > 0
 }
 
 // put sends the transaction once.
