@@ -63,7 +63,7 @@ func scanText(r kit.Scanner) (text string, err error) {
 // exactly once, and the answers of a room come in the order in which its texts were
 // handled.
 func TestFaults(t *testing.T) {
-	seeds, steps := 3, 60
+	seeds, steps := 2, 60
 	if os.Getenv("TEAHOUSE_LONG") != "" {
 		seeds, steps = 12, 200
 	}
@@ -145,7 +145,7 @@ func TestTakenIsStored(t *testing.T) {
 		room := r.User("alice").CreateRoom(r.Bot())
 		r.Settle()
 		var said []string
-		for i := range 20 {
+		for i := range 10 {
 			text := fmt.Sprint("text ", i)
 			body := fmt.Sprintf(`{"events":[{"type":"m.room.message","event_id":"$only%d","room_id":"%s","sender":"@alice:test",
 				"content":{"msgtype":"m.text","body":"%s"}}]}`, i, room, text)
