@@ -2,12 +2,14 @@ package media
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
 	"strconv"
+	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/media/storage"
@@ -48,11 +50,40 @@ func (m *Media) downloadFor(w http.ResponseWriter, r *http.Request) error {
 	return m.sendParts(w, r, content{rec.Hash, rec.Type, rec.Name, rec.CreatedTS}, nil)
 }
 
+// sharedTime is how long another server may take to begin to fetch what it was
+// redirected to.
+const sharedTime = 10 * time.Minute
+
+// elsewhere is where another server can fetch bytes of the depot itself; "" if it
+// gets them from here.
+func (m *Media) elsewhere(ctx context.Context, c content) (string, error) {
+	share, ok := m.Depot.Store.(storage.Sharer)
+	if !ok || !m.Config.Redirect {
+		return "", nil
+	}
+	return share.URL(ctx, c.hash, sharedTime, c.typ, disposition(c.typ, c.name))
+}
+
 // sendParts serves bytes as the second part of two, after an empty description:
-// those of the depot, or data if it is not nil.
+// those of the depot, or data if it is not nil. The part may also say where else
+// the bytes of the depot are.
 func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content, data []byte) error {
 	size, reader := int64(len(data)), io.Reader(bytes.NewReader(data))
+	header := textproto.MIMEHeader{"Content-Type": {c.typ}, "Content-Disposition": {disposition(c.typ, c.name)}}
+	place := ""
 	if data == nil {
+		var err error
+		if place, err = m.elsewhere(r.Context(), c); err != nil {
+			return err
+		}
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "private, max-age=86400")
+	switch {
+	case place != "":
+		header = textproto.MIMEHeader{"Location": {place}}
+		h.Set("Cache-Control", "no-store")
+	case data == nil:
 		o, err := m.Depot.Open(r.Context(), c.hash)
 		if errors.Is(err, storage.ErrNotFound) {
 			return errNotFound
@@ -75,9 +106,7 @@ func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content, dat
 	if err != nil {
 		return err
 	}
-	if _, err := parts.CreatePart(textproto.MIMEHeader{
-		"Content-Type": {c.typ}, "Content-Disposition": {disposition(c.typ, c.name)},
-	}); err != nil {
+	if _, err := parts.CreatePart(header); err != nil {
 		return err
 	}
 	before := bytes.Clone(frame.Bytes())
@@ -85,10 +114,8 @@ func (m *Media) sendParts(w http.ResponseWriter, r *http.Request, c content, dat
 	if err := parts.Close(); err != nil {
 		return err
 	}
-	h := w.Header()
 	h.Set("Content-Type", "multipart/mixed; boundary="+parts.Boundary())
 	h.Set("Content-Length", strconv.FormatInt(int64(len(before))+size+int64(frame.Len()), 10))
-	h.Set("Cache-Control", "private, max-age=86400")
 	if _, err := w.Write(before); err != nil {
 		return err
 	}

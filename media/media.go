@@ -43,6 +43,7 @@ type Config struct {
 	DeleteRedacted  bool
 	MaxPixels       int
 	PreviewKeep     time.Duration
+	Redirect        bool // other servers fetch from the store, if it is a storage.Sharer
 }
 
 // Remote asks other servers for files.

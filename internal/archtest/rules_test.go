@@ -19,7 +19,7 @@ var services = []string{"appservices/news", "appservices/pay", "appservices/shop
 var wiring = []string{"internal/server", "internal/testrig", "internal/bench"}
 
 // testSupport is imported by tests, and by itself.
-var testSupport = []string{"internal/testrig", "internal/testca", "internal/db/dbtest", "internal/bench", "rooms/resolve/spec", "rooms/roomstest", "appservices/kit/kittest"}
+var testSupport = []string{"internal/testrig", "internal/testca", "internal/s3test", "internal/db/dbtest", "internal/bench", "rooms/resolve/spec", "rooms/roomstest", "appservices/kit/kittest"}
 
 // leaves are packages that a feature shares a format through: whoever takes or
 // gives the feature's tokens may import them. They are pure, too.

@@ -189,6 +189,8 @@ func TestProblems(t *testing.T) {
 		{"no uploads", head + "media: {max_upload: 0}\n", "t.yaml:2: media.max_upload: must be more than 0"},
 		{"store", head + "media: {store: \"ftp://x\"}\n", "t.yaml:2: media.store: \"ftp://x\" is neither a folder nor s3://bucket"},
 		{"bucket", head + "media: {store: \"s3://\"}\n", "t.yaml:2: media.store: names no bucket"},
+		{"redirect without a bucket", head + "media: {s3: {redirect: true}}\n", "t.yaml:2: media.s3.redirect: needs a store of the form s3://bucket"},
+		{"redirect without https", head + "media: {store: \"s3://b\", s3: {endpoint: \"http://x\", redirect: true}}\n", "t.yaml:2: media.s3.redirect: needs an endpoint that begins with https://"},
 		{"endpoint", head + "media: {store: \"s3://b\", s3: {endpoint: x, secret_key: pa55}}\n", "t.yaml:2: media.s3.endpoint: \"x\" is not the address"},
 		{"unauthenticated", head + "media: {unauthenticated: on}\n", "use one of off, frozen, open"},
 		{"blocked", head + "media: {blocked_servers: [\"*\"]}\n", "t.yaml:2: media.blocked_servers[0]: \"*\" is not a server name"},

@@ -53,6 +53,8 @@ type S3 struct {
 	Region    string `yaml:"region"`
 	AccessKey Secret `yaml:"access_key" env:"TEAHOUSE_S3_ACCESS_KEY"`
 	SecretKey Secret `yaml:"secret_key" env:"TEAHOUSE_S3_SECRET_KEY"`
+	// Redirect has other servers fetch files from the S3 server themselves.
+	Redirect bool `yaml:"redirect"`
 }
 
 // Previews are looks at the pages that messages link to.
@@ -90,9 +92,14 @@ func (m *Media) check(r *reader) {
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
 			r.bad("media.s3.endpoint", "%q is not the address of an S3 server; use one like https://s3.example.org", m.S3.Endpoint)
 		}
+		if m.S3.Redirect && err == nil && u.Scheme != "https" {
+			r.bad("media.s3.redirect", "needs an endpoint that begins with https://, since other servers follow no other redirects")
+		}
 		if m.S3.AccessKey == "" || m.S3.SecretKey == "" {
 			r.bad("media.s3", "needs access_key and secret_key; the environment variables TEAHOUSE_S3_ACCESS_KEY and TEAHOUSE_S3_SECRET_KEY go before them")
 		}
+	case m.S3.Redirect:
+		r.bad("media.s3.redirect", "needs a store of the form s3://bucket")
 	case strings.Contains(m.Store, "://"):
 		r.bad("media.store", "%q is neither a folder nor s3://bucket", m.Store)
 	}

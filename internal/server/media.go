@@ -25,7 +25,7 @@ func mediaConfig(c *config.Media) media.Config {
 		MaxUpload: int64(c.MaxUpload), MaxRemote: int64(c.MaxRemote), UserQuota: int64(c.UserQuota), PendingUploads: c.PendingUploads,
 		PendingTime: c.PendingTime, Unauthenticated: media.Mode(c.Unauthenticated), RemoteCache: int64(c.RemoteCache), RemoteKeep: c.RemoteKeep,
 		LocalKeep: c.LocalKeep, BlockedServers: c.BlockedServers, DeleteRedacted: c.DeleteRedacted, MaxPixels: c.MaxPixels,
-		PreviewKeep: c.Previews.Keep,
+		PreviewKeep: c.Previews.Keep, Redirect: c.S3.Redirect,
 	}
 }
 

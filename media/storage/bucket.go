@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -108,6 +109,21 @@ func (b *Bucket) Open(ctx context.Context, h Hash) (Object, error) {
 		return nil, notFound(err)
 	}
 	return &object{o, info.Size}, nil
+}
+
+// URL signs the address of an object, so that whoever knows it may fetch it.
+func (b *Bucket) URL(ctx context.Context, h Hash, valid time.Duration, contentType, disposition string) (string, error) {
+	key, err := b.key(h)
+	if err != nil {
+		return "", err
+	}
+	u, err := b.client.PresignedGetObject(ctx, b.o.Bucket, key, valid, url.Values{
+		"response-content-type": {contentType}, "response-content-disposition": {disposition},
+	})
+	if err != nil {
+		return "", err
+	}
+	return u.String(), nil
 }
 
 func notFound(err error) error {

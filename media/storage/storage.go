@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"syscall"
+	"time"
 )
 
 // Hash is the SHA-256 of a file's content, in lower-case hexadecimal.
@@ -51,6 +52,12 @@ type Store interface {
 	Delete(ctx context.Context, h Hash) error
 	// Each lists all files, in no order.
 	Each(ctx context.Context, f func(h Hash, size int64) error) error
+}
+
+// Sharer is a Store whose files others may be told to fetch from it themselves.
+type Sharer interface {
+	// URL is where a file can be had for some time, with such a header.
+	URL(ctx context.Context, h Hash, valid time.Duration, contentType, disposition string) (string, error)
 }
 
 // Depot receives files and keeps them in a Store.

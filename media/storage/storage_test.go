@@ -2,22 +2,16 @@ package storage
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/minio/minio-go/v7"
+	"github.com/teahouse-chat/teahouse/internal/s3test"
 )
 
 func newDepot(t *testing.T, store func(root *os.Root) Store) (*Depot, string) {
@@ -73,18 +67,18 @@ func TestFolder(t *testing.T) {
 
 // The same on a real S3 server, versitygw.
 func TestBucket(t *testing.T) {
-	server := startS3(t)
+	server := s3test.Start(t)
 	d, dir := newDepot(t, func(*os.Root) Store {
-		b, err := NewBucket(server)
+		b, err := NewBucket(BucketOptions{
+			Endpoint: server.Endpoint, Region: server.Region, Bucket: "tea", Prefix: "house", AccessKey: server.AccessKey, SecretKey: server.SecretKey,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Check(t.Context()); err == nil {
 			t.Error("a bucket that is not there can be used")
 		}
-		if err := b.client.MakeBucket(t.Context(), server.Bucket, minio.MakeBucketOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		server.MakeBucket("tea")
 		if err := b.Check(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -228,54 +222,5 @@ func TestConstantMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 {
 		t.Errorf("%d bytes were allocated", grown)
-	}
-}
-
-// s3Module is the S3 server of the tests. It is no dependency: the go command
-// builds it apart, as a user would, which takes minutes the first time only.
-const s3Module = "github.com/versity/versitygw/cmd/versitygw@v1.0.14"
-
-// startS3 runs an S3 server on a folder until the test ends.
-func startS3(t *testing.T) BucketOptions {
-	t.Helper()
-	bin := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "install", s3Module)
-	build.Dir, build.Env = bin, append(os.Environ(), "GOBIN="+bin)
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("the S3 server cannot be built: %v\n%s", err, out)
-	}
-	program := filepath.Join(bin, "versitygw")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	o := BucketOptions{Endpoint: "http://" + address, Region: "us-east-1", Bucket: "tea", Prefix: "house", AccessKey: "key", SecretKey: "secret key"}
-	run := exec.Command(program, "--access", o.AccessKey, "--secret", o.SecretKey, "--port", address, "posix", "--sidecar", t.TempDir(), t.TempDir())
-	var output bytes.Buffer
-	run.Stdout, run.Stderr = &output, &output
-	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the signal comes when the thread ends
-	if err := run.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = run.Process.Kill()
-		_ = run.Wait()
-		runtime.UnlockOSThread()
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, o.Endpoint+"/", nil)
-		if answer, err := http.DefaultClient.Do(r); err == nil {
-			_ = answer.Body.Close()
-			return o
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("the S3 server does not answer:\n%s", output.String())
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
