@@ -60,10 +60,11 @@ func (c *courier) gather(ctx context.Context, n news, events []*rooms.Stored, bo
 // behind adds receipts and changes of device lists behind the position that the
 // service has been told up to.
 func (g *gathering) behind(ctx context.Context, _ []*rooms.Stored) error {
-	upTo := g.c.s.DB.Position()
-	if !g.news.receipts && !g.news.lists {
+	if g.news.behind == 0 {
 		return nil
 	}
+	// Who is told of a commit may be so before the database's position has moved.
+	upTo := max(g.c.s.DB.Position(), g.news.behind)
 	for found := false; g.upTo < upTo && !found; {
 		reached := upTo
 		if g.v.Devices {
@@ -83,7 +84,9 @@ func (g *gathering) behind(ctx context.Context, _ []*rooms.Stored) error {
 		found = found || len(g.changed) > 0
 		g.upTo = reached
 	}
-	g.news.receipts, g.news.lists = g.upTo < upTo, g.upTo < upTo
+	if g.upTo == upTo {
+		g.news.behind = 0
+	}
 	return nil
 }
 
@@ -107,11 +110,11 @@ func (g *gathering) passing(ctx context.Context, _ []*rooms.Stored) error {
 // spec: application-service#pushing-ephemeral-data
 func (g *gathering) receipts(ctx context.Context, upTo int64) (int64, error) {
 	events, reached, err := g.c.s.ephemeral.Receipts(ctx, g.upTo, upTo, maxReceipts, func(r *rooms.Room, user matrix.UserID, private bool) (bool, error) {
-		if private && !slices.Contains(g.c.s.current.Load().covering(user), g.v) {
+		if private && !g.covers(user) {
 			return false, nil
 		}
 		list, err := g.c.s.standings.interested(ctx, r)
-		return slices.Contains(list, g.v), err
+		return among(list, g.v), err
 	})
 	g.body.Ephemeral = append(g.body.Ephemeral, events...)
 	return reached, err
@@ -188,7 +191,7 @@ func (g *gathering) lists(ctx context.Context, upTo int64) (int64, error) {
 }
 
 func (g *gathering) covers(u matrix.UserID) bool {
-	return slices.Contains(g.c.s.current.Load().covering(u), g.v)
+	return among(g.c.s.current.Load().covering(u), g.v)
 }
 
 // moves adds who came to share an encrypted room with users of the service, or

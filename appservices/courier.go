@@ -84,7 +84,7 @@ func (s *Services) employ(rows []record) {
 // hire starts a courier. s.mu is held.
 func (s *Services) hire(row record) *courier {
 	ctx, end := context.WithCancel(s.background)
-	c := &courier{s: s, nid: row.nid, wake: make(chan struct{}, 1), end: end, done: make(chan struct{}), news: unknown(), beside: row.beside, outcome: row.outcome}
+	c := &courier{s: s, nid: row.nid, wake: make(chan struct{}, 1), end: end, done: make(chan struct{}), news: unknown(row.beside), beside: row.beside, outcome: row.outcome}
 	s.couriers[row.nid] = c
 	go func() {
 		defer close(c.done)
@@ -96,7 +96,7 @@ func (s *Services) hire(row record) *courier {
 // renew has a service that is registered anew told what it did not ask for before.
 // Of receipts and device lists it gets what comes from now on.
 func (c *courier) renew(before, now *Service) {
-	c.hear(unknown())
+	c.hear(unknown(c.s.DB.Position()))
 	if now.Ephemeral && !before.Ephemeral || now.Devices && !before.Devices {
 		c.mu.Lock()
 		c.beside = c.s.DB.Position()

@@ -14,26 +14,24 @@ const maxNews = 10_000
 // news is what happened beside events and was not told to a service yet. It says
 // only where to look: what is sent is how things stand when a transaction is made.
 type news struct {
-	receipts bool // some moved in its rooms
-	lists    bool // some device lists changed that it has to do with
-	messages bool // any of its users may have got messages to their devices
+	behind   int64 // some receipts, or device lists, that concern it changed up to this position; 0 if none
+	messages bool  // any of its users may have got messages to their devices
 	typing   map[rooms.RoomNID]struct{}
 	presence map[matrix.UserID]struct{}
 	inboxes  map[matrix.UserID]struct{} // of users whose devices got messages
 	keys     map[matrix.UserID]struct{} // of users whose keys are others, or fewer
 }
 
-// unknown is the news of a service of which nothing is remembered.
-func unknown() news { return news{receipts: true, lists: true, messages: true} }
+// unknown is the news, up to a position, of a service of which nothing is remembered.
+func unknown(position int64) news { return news{behind: max(position, 1), messages: true} }
 
 func (n *news) empty() bool {
-	return !n.receipts && !n.lists && !n.messages && len(n.typing)+len(n.presence)+len(n.inboxes)+len(n.keys) == 0
+	return n.behind == 0 && !n.messages && len(n.typing)+len(n.presence)+len(n.inboxes)+len(n.keys) == 0
 }
 
 // add joins other news to these.
 func (n *news) add(o news) {
-	n.receipts = n.receipts || o.receipts
-	n.lists = n.lists || o.lists
+	n.behind = max(n.behind, o.behind)
 	n.messages = n.messages || o.messages
 	n.typing = joinSets(n.typing, o.typing)
 	n.presence = joinSets(n.presence, o.presence)

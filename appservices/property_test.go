@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,8 @@ import (
 
 // TestDeliveryProperty: whatever the service, the network and the server do, in the
 // end the service has each event that it had to get, once for each transaction id,
-// in the order in which they happened.
+// in the order in which they happened, and so each message to its user's device; and
+// no receipt twice.
 func TestDeliveryProperty(t *testing.T) {
 	seeds := 4
 	if os.Getenv("TEAHOUSE_LONG") != "" {
@@ -46,6 +48,7 @@ type world struct {
 	joined map[matrix.RoomID]bool // the service's user is there
 	want   []matrix.EventID
 	said   int
+	posted []string // to the device
 }
 
 const ghost = "@_irc_ghost:test"
@@ -53,8 +56,10 @@ const ghost = "@_irc_ghost:test"
 func newWorld(t *testing.T, kind string, seed uint64) *world {
 	s := testrig.Start(t, testrig.Options{Database: dbtest.URL(t, kind)})
 	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), joined: map[matrix.RoomID]bool{}}
-	register(t, s, w.irc.registration(w.irc.mine()))
-	w.irc.client(s).Must("POST", "/v3/register", testrig.JSON{"type": "m.login.application_service", "username": "_irc_ghost", "inhibit_login": true})
+	register(t, s, w.irc.registration(w.irc.mine(), ephemeral, encrypted))
+	bot := w.irc.client(s)
+	bot.Must("POST", "/v3/register", testrig.JSON{"type": "m.login.application_service", "username": "_irc_ghost", "inhibit_login": true})
+	makeDevice(t, bot, "D?user_id="+ghost)
 	alice := s.Register("alice")
 	w.alice = alice.Token
 	for range 3 {
@@ -73,12 +78,11 @@ func (w *world) client(token string) *testrig.Client {
 func (w *world) step() {
 	room := w.rooms[w.rand.IntN(len(w.rooms))]
 	switch n := w.rand.IntN(100); {
-	case n < 45:
-		w.said++
-		id := w.client(w.alice).Say(room, fmt.Sprint(w.said), "message")
-		if w.joined[room] {
-			w.want = append(w.want, id)
-		}
+	case n < 40:
+		w.say(room, n < 15)
+	case n < 50:
+		w.posted = append(w.posted, fmt.Sprint(len(w.posted)))
+		post(w.client(w.alice), ghost, w.posted[len(w.posted)-1], w.posted[len(w.posted)-1])
 	case n < 60:
 		w.move(room)
 	case n < 85:
@@ -92,6 +96,20 @@ func (w *world) step() {
 	default:
 		w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
 	}
+}
+
+// say has alice say something, and perhaps read it.
+func (w *world) say(room matrix.RoomID, reads bool) matrix.EventID {
+	w.said++
+	alice := w.client(w.alice)
+	id := alice.Say(room, fmt.Sprint(w.said), "message")
+	if w.joined[room] {
+		w.want = append(w.want, id)
+	}
+	if reads {
+		alice.Must("POST", "/v3/rooms"+testrig.Path(room, "receipt", "m.read", id), testrig.JSON{})
+	}
+	return id
 }
 
 // move has the service's user come or go, and notes what the service has to get of
@@ -135,6 +153,23 @@ func (w *world) settle() {
 	if !w.joined[w.rooms[0]] {
 		w.move(w.rooms[0])
 	}
+	last := w.say(w.rooms[0], true)
 	w.server.Clock.Advance(10 * time.Minute)
 	w.irc.gets(w.want...)
+	w.irc.until("the messages to the device arrive", func() bool { return len(w.irc.messages("to_device", ghost, "D")) >= len(w.posted) })
+	w.irc.until("the last receipt arrives", func() bool { return w.irc.has("ephemeral", read("m.read", last, "@alice:test")) })
+	w.irc.mu.Lock()
+	defer w.irc.mu.Unlock()
+	if got := w.irc.messages("to_device", ghost, "D"); !slices.Equal(got, w.posted) {
+		w.t.Errorf("the device gets %v and not %v", got, w.posted)
+	}
+	receipts := map[string]bool{}
+	for _, ev := range w.irc.beside("ephemeral") {
+		for id := range ev["content"].(testrig.JSON) {
+			if ev["type"] == "m.receipt" && receipts[id] {
+				w.t.Errorf("the receipt of %s is told twice", id)
+			}
+			receipts[id] = true
+		}
+	}
 }

@@ -2,7 +2,6 @@ package appservices
 
 import (
 	"context"
-	"slices"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -64,6 +63,17 @@ func (t *standings) interested(ctx context.Context, r *rooms.Room) ([]*Service, 
 	return union(now.always, now.members), nil
 }
 
+// among tells whether a service is in a list, maybe as it was registered before or
+// after.
+func among(list []*Service, v *Service) bool {
+	for _, o := range list {
+		if o.nid == v.nid {
+			return true
+		}
+	}
+	return false
+}
+
 // meets tells whether users of a service are in a room with somebody.
 func (t *standings) meets(ctx context.Context, v *Service, user matrix.UserID) (bool, error) {
 	in, err := t.joined(ctx, user)
@@ -79,7 +89,7 @@ func (t *standings) meets(ctx context.Context, v *Service, user matrix.UserID) (
 		if err != nil {
 			return false, err
 		}
-		if slices.Contains(now.members, v) {
+		if among(now.members, v) {
 			return true, nil
 		}
 	}

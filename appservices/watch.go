@@ -116,7 +116,7 @@ func (w *watcher) matters(change any) bool {
 // run watches until ctx ends.
 func (w *watcher) run(ctx context.Context) {
 	w.tail = w.s.DB.Tail(maxBehind, w.matters)
-	w.everything()
+	w.everything(w.s.DB.Position())
 	for {
 		select {
 		case <-w.tail.Wake():
@@ -126,7 +126,7 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		if err := w.look(ctx); err != nil && ctx.Err() == nil {
 			w.s.Log.Error("it could not be found out which application services have to hear of something; they look for themselves", "error", err)
-			w.everything()
+			w.everything(w.s.DB.Position())
 			select {
 			case <-time.After(time.Second):
 			case <-ctx.Done():
@@ -135,11 +135,11 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// everything has all services look for themselves.
-func (w *watcher) everything() {
+// everything has all services look for themselves, up to a position.
+func (w *watcher) everything(position int64) {
 	found := map[*Service]*news{}
 	for _, v := range w.s.current.Load().services {
-		n := unknown()
+		n := unknown(position)
 		found[v] = &n
 	}
 	w.s.tell(found)
@@ -149,20 +149,20 @@ func (w *watcher) everything() {
 func (w *watcher) look(ctx context.Context) error {
 	batches, missed := w.tail.Take()
 	if missed > 0 {
-		w.everything()
+		w.everything(missed)
 	}
 	found := map[*Service]*news{}
-	receipts := map[rooms.RoomNID]struct{}{}
+	receipts := map[rooms.RoomNID]int64{}
 	for _, b := range batches {
 		for _, change := range b.Changes {
 			if nid, moved := w.s.ephemeral.ReceiptMoved(change); moved {
-				receipts[nid] = struct{}{}
+				receipts[nid] = b.Position
 			} else if id := w.s.aliases.AliasesMoved(change); id != "" {
 				if r, err := w.s.rooms.Room(ctx, id); err == nil {
 					w.s.standings.forget(r.NID)
 				}
 			} else {
-				w.devices(found, change)
+				w.devices(found, change, b.Position)
 			}
 		}
 	}
@@ -178,9 +178,9 @@ func (w *watcher) look(ctx context.Context) error {
 }
 
 // inRooms finds whom receipts and typing concern.
-func (w *watcher) inRooms(ctx context.Context, found map[*Service]*news, receipts, typed map[rooms.RoomNID]struct{}) error {
-	for nid := range receipts {
-		if err := w.inRoom(ctx, found, nid, news{receipts: true}); err != nil {
+func (w *watcher) inRooms(ctx context.Context, found map[*Service]*news, receipts map[rooms.RoomNID]int64, typed map[rooms.RoomNID]struct{}) error {
+	for nid, position := range receipts {
+		if err := w.inRoom(ctx, found, nid, news{behind: position}); err != nil {
 			return err
 		}
 	}
@@ -225,8 +225,8 @@ func (w *watcher) people(ctx context.Context, found map[*Service]*news, met map[
 	return nil
 }
 
-// devices finds whom a change of devices concerns.
-func (w *watcher) devices(found map[*Service]*news, change any) {
+// devices finds whom a change of devices, at a position, concerns.
+func (w *watcher) devices(found map[*Service]*news, change any, position int64) {
 	set := w.s.current.Load()
 	inboxes, keys, lists := w.s.devices.DeviceNews(change)
 	for _, u := range inboxes {
@@ -242,7 +242,7 @@ func (w *watcher) devices(found map[*Service]*news, change any) {
 	for _, u := range lists {
 		for _, v := range set.covering(u) {
 			if v.Devices {
-				give(found, v, news{lists: true})
+				give(found, v, news{behind: position})
 			}
 		}
 	}
