@@ -237,7 +237,12 @@ func (c *courier) deliver(ctx context.Context, t *transaction) *transaction {
 // takesOthers tells whether a service that refuses a transaction takes an empty
 // one: what is in the transaction is to blame then.
 func (c *courier) takesOthers(ctx context.Context) bool {
-	return c.put(ctx, c.s.txnIDs.Next(), []byte(`{"events":[]}`)) == nil
+	var id int64
+	err := c.s.DB.Write(ctx, func(*db.Tx) error {
+		id = c.s.txnIDs.Next() // which fails an op, and nothing more, if the database is gone
+		return nil
+	})
+	return err == nil && c.put(ctx, id, []byte(`{"events":[]}`)) == nil
 }
 
 // put sends a transaction.

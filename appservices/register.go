@@ -74,7 +74,6 @@ func (s *Services) readFile(ctx context.Context, name string) error {
 // with a 409 if it clashes with another one, or if it would take a service out of a
 // file of the configuration.
 func (s *Services) put(ctx context.Context, r *registration.Registration, text []byte, file string) error {
-	nid := s.nids.Next()
 	return s.DB.Write(ctx, func(tx *db.Tx) error {
 		rows, err := db.All(ctx, tx, listServices, scanRecord)
 		if err != nil {
@@ -104,7 +103,7 @@ func (s *Services) put(ctx context.Context, r *registration.Registration, text [
 				return conflict("%s", err)
 			}
 		}
-		if err := tx.Exec(upsertService, nid, r.ID, file, text, tx.Position()); err != nil {
+		if err := tx.Exec(upsertService, s.nids.Next(), r.ID, file, text, tx.Position()); err != nil {
 			return err
 		}
 		return tx.Exec(bumpVersion)

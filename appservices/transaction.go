@@ -93,6 +93,7 @@ func (c *courier) keep(tx *db.Tx, next *draft) error {
 	if t == nil {
 		return nil
 	}
+	t.id = c.s.txnIDs.Next()
 	if err := tx.Exec(insertTxn, t.id, c.nid, t.place, t.part, t.events, t.body); err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (c *courier) make(ctx context.Context, heard news) (*draft, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.transaction = &transaction{id: c.s.txnIDs.Next(), events: len(body.Events), body: encoded}
+	d.transaction = &transaction{events: len(body.Events), body: encoded}
 	return d, nil
 }
 
@@ -211,13 +212,11 @@ func (c *courier) part(ctx context.Context, t *transaction, why error) error {
 	}
 	c.forgive()
 	var bodies [2][]byte
-	var ids [2]int64
 	for i, p := range parts {
 		var err error
 		if bodies[i], err = json.Marshal(p); err != nil {
 			return err
 		}
-		ids[i] = c.s.txnIDs.Next()
 	}
 	return c.s.DB.Write(ctx, func(tx *db.Tx) error {
 		if err := tx.Exec(shiftTxns, c.nid, t.place); err != nil {
@@ -227,7 +226,7 @@ func (c *courier) part(ctx context.Context, t *transaction, why error) error {
 			return err
 		}
 		for i, p := range parts {
-			if err := tx.Exec(insertTxn, ids[i], c.nid, t.place+int64(i), true, len(p.Events), bodies[i]); err != nil {
+			if err := tx.Exec(insertTxn, c.s.txnIDs.Next(), c.nid, t.place+int64(i), true, len(p.Events), bodies[i]); err != nil {
 				return err
 			}
 		}
@@ -241,9 +240,9 @@ func (c *courier) bury(ctx context.Context, t *transaction, why error) error {
 	c.s.Log.Error("an application service refuses an event for ever; it is put aside, see teahouse appservice dead-letters",
 		"service", c.id(), "error", why)
 	c.s.metrics.buried(c.id())
-	nid, now := c.s.deadNIDs.Next(), c.s.Now().UnixMilli()
+	now := c.s.Now().UnixMilli()
 	return c.s.DB.Write(ctx, func(tx *db.Tx) error {
-		if err := tx.Exec(insertDead, nid, c.nid, now, why.Error(), t.body); err != nil {
+		if err := tx.Exec(insertDead, c.s.deadNIDs.Next(), c.nid, now, why.Error(), t.body); err != nil {
 			return err
 		}
 		return tx.Exec(deleteTxn, t.id)
