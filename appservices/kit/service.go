@@ -204,6 +204,8 @@ func (s *Service) committed(b db.Batch) {
 			s.inbox.wake(string(v))
 		case toSend:
 			s.outbox.wake(string(v))
+		case then:
+			v()
 		}
 	}
 }

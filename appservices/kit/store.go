@@ -99,6 +99,8 @@ CREATE TABLE kit_links (
 	language TEXT NOT NULL,
 	expires  INTEGER NOT NULL
 ) {without rowid};
+`, `
+CREATE INDEX kit_outbox_event ON kit_outbox (event_id) WHERE event_id IS NOT NULL;
 `)
 
 // What a service needs of the database is named here: bots outside this program
@@ -162,8 +164,9 @@ var (
 		SELECT o.nid, o.lane, o.room_id, o.kind, o.type, o.subject, o.target, o.content, o.attempts, o.created, t.event_id, t.room_id
 		FROM kit_outbox AS o LEFT JOIN kit_outbox AS t ON t.nid = o.target
 		WHERE o.state = 0 AND o.lane = $1 ORDER BY o.nid LIMIT 1`)
-	selectRow = basis.SQL(`SELECT lane, room_id, event_id FROM kit_outbox WHERE nid = $1`)
-	finishRow = basis.SQL(`
+	selectSent = basis.SQL(`SELECT nid FROM kit_outbox WHERE event_id = $1`)
+	selectRow  = basis.SQL(`SELECT lane, room_id, event_id FROM kit_outbox WHERE nid = $1`)
+	finishRow  = basis.SQL(`
 		UPDATE kit_outbox SET state = $2, event_id = $3, room_id = CASE WHEN $4 = '' THEN room_id ELSE $4 END,
 			problem = $5, content = NULL, finished = $6 WHERE nid = $1 AND state = 0`)
 	postponeRow = basis.SQL(`UPDATE kit_outbox SET attempts = attempts + 1, due = $2, problem = $3 WHERE nid = $1 AND state = 0`)

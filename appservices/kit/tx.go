@@ -236,6 +236,23 @@ func (tx *Tx) EventID(ref Ref) (id.EventID, bool) {
 	return *sent.event, true
 }
 
+// Sent is the message of the service's own that an event is, if it is one: what
+// people reply and react to.
+func (tx *Tx) Sent(ev id.EventID) (Ref, bool) {
+	ref, found, err := One(tx.ctx, tx, selectSent, func(r Scanner) (v Ref, err error) {
+		err = r.Scan((*int64)(&v))
+		return v, err
+	}, ev)
+	tx.fail(err)
+	return ref, found
+}
+
+// then is published to be called after the commit.
+type then func()
+
+// Then calls f after the commit. It must not block.
+func (tx *Tx) Then(f func()) { tx.tx.Publish(then(f)) }
+
 // Join joins a room that the service's user is invited to or that is public.
 func (tx *Tx) Join(room id.RoomID, via ...string) Ref {
 	return tx.put(row{room: room, kind: kindJoin, content: via})

@@ -26,6 +26,7 @@ const usage = `Teahouse is a Matrix homeserver.
   teahouse media usage|quarantine|...  files: who has how many, and what becomes of them
   teahouse token add|list|delete      tokens to register with
   teahouse appservice add|list|...    bots and bridges
+  teahouse news                       the news service as a process of its own
   teahouse version                    say which version this is
 
 "teahouse COMMAND --help" tells more.
@@ -45,7 +46,7 @@ var errUsage = errors.New("usage")
 type command func(ctx context.Context, con *console, args []string) error
 
 var commands = map[string]command{
-	"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "media": mediaFiles, "appservice": appservice, "version": version,
+	"serve": serve, "check": check, "user": user, "token": token, "keys": signingKeys, "media": mediaFiles, "appservice": appservice, "news": newsService, "version": version,
 }
 
 func main() {

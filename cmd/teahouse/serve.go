@@ -63,12 +63,13 @@ func listening(addrs []net.Addr) string {
 func trialText(cfg *config.Config) string {
 	return fmt.Sprintf(`
   This is a local trial of Teahouse. Only programs on this machine can reach it,
-  every one of them can make an account, and users are called @name:%s.
-  Its data is in %s; delete that folder to start afresh.
+  every one of them can make an account, and users are called @name:%[1]s.
+  Its data is in %[2]s; delete that folder to start afresh.
 
-  To chat:   give a Matrix client the homeserver URL %s
+  To chat:   give a Matrix client the homeserver URL %[3]s
              and register there. Element Web, for one: run it, choose "Create
              account", then "Edit" beside the homeserver.
+  For news:  start a chat with @%[4]s:%[1]s and say: follow https://go.dev/blog
   To stop:   press Ctrl-C.
 
   A real server needs a name of its own, which cannot be changed later. Write a
@@ -81,5 +82,5 @@ func trialText(cfg *config.Config) string {
   FILE", start it with "teahouse serve --config FILE", and make the first account
   with "teahouse user add NAME --admin --config FILE".
 
-`, cfg.ServerName, cfg.DataDir, cfg.ClientURL())
+`, cfg.ServerName, cfg.DataDir, cfg.ClientURL(), cfg.Services.News.User)
 }

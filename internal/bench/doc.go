@@ -18,7 +18,6 @@
 // but for the size of the database, which the later ones find larger.
 //
 // One file holds the scenarios of one subject: send.go, rooms.go, fanout.go,
-// sync.go, push.go, memory.go, media.go, start.go, encryption.go,
-// services.go. A scenario is a
-// function that adds figures.
+// sync.go, push.go, memory.go, media.go, start.go, encryption.go, services.go, news.go.
+// A scenario is a function that adds figures.
 package main

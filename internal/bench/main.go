@@ -43,6 +43,7 @@ var scenarios = []scenario{
 	{name: "fedcatchup", about: "10,000 events after another server was down", run: fedCatchUp},
 	{name: "services", about: "events to an application service, and what a hundred others cost", run: services},
 	{name: "files", about: "a large file up and down, thumbnails made and served", run: files},
+	{name: "news", about: "10,000 feeds that are followed 50,000 times", long: true, run: newsFeeds},
 	{name: "million", about: "start-up on a million events", long: true, run: million},
 }
 

@@ -22,13 +22,16 @@ func (c *Config) complete(dir string) {
 		}
 	}
 	place(&c.DataDir)
-	if c.Database == "" && c.DataDir != "" {
-		c.Database = DatabaseURL("sqlite://" + filepath.Join(c.DataDir, "teahouse.db"))
+	for name, url := range map[string]*DatabaseURL{"teahouse.db": &c.Database, "news.db": &c.Services.News.Database} {
+		if *url == "" && c.DataDir != "" {
+			*url = DatabaseURL("sqlite://" + filepath.Join(c.DataDir, name))
+		}
+		if path, ok := strings.CutPrefix(string(*url), "sqlite://"); ok {
+			place(&path)
+			*url = DatabaseURL("sqlite://" + path)
+		}
 	}
-	if path, ok := strings.CutPrefix(string(c.Database), "sqlite://"); ok {
-		place(&path)
-		c.Database = DatabaseURL("sqlite://" + path)
-	}
+	c.Services.News.complete()
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		if len(l.Serves) == 0 {
@@ -59,7 +62,7 @@ func (c *Config) check(r *reader) {
 	if c.DataDir == "" {
 		r.bad("data_dir", "is empty; name the folder for the server's data")
 	}
-	c.checkDatabase(r)
+	checkDatabase(r, "database", c.Database)
 	if len(c.Listeners) == 0 {
 		r.bad("listeners", "is empty, so nobody could connect; give at least one address")
 	}
@@ -91,6 +94,7 @@ func (c *Config) check(r *reader) {
 	for i, file := range c.Appservices {
 		readable(r, fmt.Sprintf("appservices[%d]", i), file)
 	}
+	c.Services.News.check(r)
 	if c.Metrics.Address != "" {
 		checkAddress(r, "metrics.address", c.Metrics.Address)
 	}
@@ -100,16 +104,16 @@ func (c *Config) check(r *reader) {
 	oneOf(r, "log.format", c.Log.Format, "text", "json")
 }
 
-func (c *Config) checkDatabase(r *reader) {
+func checkDatabase(r *reader, key string, database DatabaseURL) {
 	const remedy = "use sqlite:///path/to/teahouse.db or postgres://user:password@host/database"
-	scheme, rest, ok := strings.Cut(string(c.Database), "://")
+	scheme, rest, ok := strings.Cut(string(database), "://")
 	switch {
 	case !ok || rest == "" || !slices.Contains([]string{"sqlite", "postgres", "postgresql"}, scheme):
-		r.bad("database", "is not the address of a database that is supported; %s", remedy)
+		r.bad(key, "is not the address of a database that is supported; %s", remedy)
 	case scheme != "sqlite":
 		// The parser's error would repeat the password.
-		if u, err := url.Parse(string(c.Database)); err != nil || u.Path == "" && u.RawQuery == "" {
-			r.bad("database", "is not a PostgreSQL address; percent-encode special characters in the password, and %s", remedy)
+		if u, err := url.Parse(string(database)); err != nil || u.Path == "" && u.RawQuery == "" {
+			r.bad(key, "is not a PostgreSQL address; percent-encode special characters in the password, and %s", remedy)
 		}
 	}
 }

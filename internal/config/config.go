@@ -47,6 +47,7 @@ type Config struct {
 	TURN               TURN       `yaml:"turn"`
 	// Appservices are the registration files of application services.
 	Appservices []string `yaml:"appservices"`
+	Services    Services `yaml:"services"`
 	Metrics     Metrics  `yaml:"metrics"`
 	Log         Log      `yaml:"log"`
 
@@ -229,10 +230,11 @@ func Default() *Config {
 			Enabled: true, VerifyTLS: true, Allow: []string{}, Deny: []string{}, Notaries: []matrix.ServerName{},
 			AllowAddresses: []Network{}, DenyAddresses: []Network{},
 		},
-		Push:  Push{Badge: BadgeMessages},
-		Media: defaultMedia(),
-		TURN:  TURN{URIs: []string{}, Lifetime: 24 * time.Hour},
-		Log:   Log{Level: "info", Format: "text"},
+		Push:     Push{Badge: BadgeMessages},
+		Media:    defaultMedia(),
+		Services: defaultServices(),
+		TURN:     TURN{URIs: []string{}, Lifetime: 24 * time.Hour},
+		Log:      Log{Level: "info", Format: "text"},
 	}
 }
 

@@ -53,6 +53,7 @@ rate_limits: {enabled: false}
 default_room_version: "11"
 federation: {enabled: false, allow_private_addresses: true, ca_file: t.yaml, verify_tls: false}
 appservices: [t.yaml]
+services: {news: {enabled: true, user: feeds, database: "postgres://u:p@h/news", allow_addresses: [10.0.0.7], homeserver: "https://h/", url: "http://h:1/"}}
 metrics: {address: 127.0.0.1:9100}
 log: {level: DEBUG, format: json}
 trusted_proxies: [127.0.0.1, "fd00::/8"]
@@ -72,13 +73,15 @@ trusted_proxies: [127.0.0.1, "fd00::/8"]
 	want.DefaultRoomVersion = "11"
 	want.Federation.Enabled, want.Federation.AllowPrivateAddresses, want.Federation.CAFile, want.Federation.VerifyTLS = false, true, file, false
 	want.Appservices = []string{file}
+	want.Services.News = News{Enabled: true, User: "feeds", DisplayName: "News", Database: "postgres://u:p@h/news", AllowAddresses: c.Services.News.AllowAddresses,
+		MinInterval: 15 * time.Minute, Homeserver: "https://h", Listen: "127.0.0.1:29330", URL: "http://h:1"}
 	want.Metrics.Address = "127.0.0.1:9100"
 	want.Log = Log{"debug", "json"}
 	want.TrustedProxies = c.TrustedProxies
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
-	if fmt.Sprint(c.Proxies()) != "[127.0.0.1/32 fd00::/8]" || c.Log.SlogLevel() != slog.LevelDebug || c.RateLimits.Classes() != nil || c.Trial() {
+	if fmt.Sprint(c.Proxies()) != "[127.0.0.1/32 fd00::/8]" || c.Log.SlogLevel() != slog.LevelDebug || c.RateLimits.Classes() != nil || c.Trial() || fmt.Sprint(c.Services.News.Allowed()) != "[10.0.0.7/32]" {
 		t.Errorf("%v %v", c.Proxies(), c.Log.SlogLevel())
 	}
 }
@@ -87,7 +90,8 @@ func TestDefaults(t *testing.T) {
 	c := mustLoad(t, "server_name: example.org\nrate_limits: {login: {burst: 3}}\nlisteners: [{address: \"[::]:80\"}]\n")
 	dir := filepath.Dir(c.File)
 	if c.Registration.Mode != RegistrationClosed || c.DataDir != filepath.Join(dir, "teahouse-data") ||
-		string(c.Database) != "sqlite://"+filepath.Join(dir, "teahouse-data/teahouse.db") || c.ClientURL() != "https://example.org" {
+		string(c.Database) != "sqlite://"+filepath.Join(dir, "teahouse-data/teahouse.db") ||
+		string(c.Services.News.Database) != "sqlite://"+filepath.Join(dir, "teahouse-data/news.db") || c.Services.News.Address() != "http://127.0.0.1:29330" || c.ClientURL() != "https://example.org" {
 		t.Errorf("%+v", c)
 	}
 	if c.RateLimits.Classes()["login"] != (Rate{0.5, 3}) || len(c.Listeners) != 1 || len(c.Listeners[0].Serves) != 3 {
@@ -201,6 +205,12 @@ func TestProblems(t *testing.T) {
 		{"TURN for nothing", head + "turn: {shared_secret: pa55}\n", "turn.uris: is empty"},
 		{"TURN lifetime", head + "turn: {lifetime: 1s}\n", "t.yaml:2: turn.lifetime: "},
 		{"badge", head + "push: {badge: none}\n", `t.yaml:2: push.badge: "none" is not known; use one of messages, rooms`},
+		{"news user", head + "services: {news: {user: \"@news\"}}\n", "t.yaml:2: services.news.user: \"@news\" is not the local part"},
+		{"news database", head + "services: {news: {database: news.db}}\n", "t.yaml:2: services.news.database: is not the address of a database"},
+		{"news listener", head + "services: {news: {listen: here}}\n", "t.yaml:2: services.news.listen: "},
+		{"news interval", head + "services: {news: {min_interval: 0s}}\n", "t.yaml:2: services.news.min_interval: must be at least 1s"},
+		{"news homeserver", head + "services: {news: {homeserver: example.org}}\n", "t.yaml:2: services.news.homeserver: "},
+		{"news address", head + "services: {news: {url: example.org}}\n", "t.yaml:2: services.news.url: "},
 		{"sync wait", head + "sync: {max_timeout: 0s}\n", "t.yaml:2: sync.max_timeout: "},
 	}
 	for _, c := range cases {

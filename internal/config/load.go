@@ -82,6 +82,7 @@ func Trial(dir string, getenv func(string) string) (*Config, error) {
 	c.PublicURL = "http://localhost:8008"
 	c.Registration.Mode = RegistrationOpen
 	c.Federation.Enabled = false // nobody could reach a server of this name
+	c.Services.News.Enabled = true
 	r := &reader{file: "environment"}
 	fromEnvironment(reflect.ValueOf(c).Elem(), getenv, r)
 	abs, err := filepath.Abs(dir)

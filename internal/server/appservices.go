@@ -26,7 +26,7 @@ func (s *Server) services(ctx context.Context) (err error) {
 func (s *Server) servicesClient() *http.Client {
 	d := dialer.New(dialer.Options{AllowPrivate: true, Resolve: s.deps.Resolve, Dial: s.deps.Dial})
 	return &http.Client{
-		Transport:     d.Transport(nil),
+		Transport:     s.reach(d.Transport(nil)),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

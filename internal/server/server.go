@@ -73,6 +73,7 @@ type Server struct {
 	push       *push.Push
 
 	outside *outside
+	news    *newsInside // nil while it does not run
 }
 
 // New opens the database and makes the features; nothing is served yet. Close
@@ -193,6 +194,9 @@ func (s *Server) Serve(ctx context.Context, ready func([]net.Addr)) error {
 	s.worker.Go(func() { s.outside.run(s.background) })
 	s.worker.Go(func() { s.encryption.Run(s.background) })
 	s.worker.Go(func() { s.Media.Run(s.background) })
+	if err := s.startNews(ctx); err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
 	s.worker.Go(func() { s.Appservices.Run(s.background) })
 	if ready != nil {
 		ready(addrs)
@@ -232,5 +236,5 @@ func (s *Server) Close() error {
 	s.stop()
 	s.worker.Wait()
 	s.sync.Close()
-	return errors.Join(s.outside.close(), s.mediaFolder.Close(), s.db.Close())
+	return errors.Join(s.news.close(), s.outside.close(), s.mediaFolder.Close(), s.db.Close())
 }

@@ -103,16 +103,21 @@ func taken(known []Known, entries []Entry) []Known {
 // grows with failures.
 func TestInterval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := Pace{URL: rapid.String().Draw(t, "url"), AtLeast: time.Duration(rapid.Int64Range(0, int64(400*24*time.Hour)).Draw(t, "at least")), Failures: rapid.IntRange(0, 1000).Draw(t, "failures")}
+		p := Pace{URL: rapid.String().Draw(t, "url"), AtLeast: time.Duration(rapid.Int64Range(0, int64(400*24*time.Hour)).Draw(t, "at least")), Failures: rapid.IntRange(0, 1000).Draw(t, "failures"),
+			Min: time.Duration(rapid.IntRange(0, 3*24*3600).Draw(t, "min")) * time.Second}
+		low := min(p.Min, longest)
+		if low == 0 {
+			low = MinInterval
+		}
 		for range rapid.IntRange(0, 30).Draw(t, "entries") {
 			p.Published = append(p.Published, day.Add(time.Duration(rapid.Int64Range(-int64(1000*24*time.Hour), int64(24*time.Hour)).Draw(t, "date"))))
 		}
 		before := slices.Clone(p.Published)
 		d := Interval(p, day)
-		if d < minInterval || d > longest || d < min(p.AtLeast, longest) {
+		if d < low || d > longest || d < min(p.AtLeast, longest) {
 			t.Fatalf("%v", d)
 		}
-		if p.Failures == 0 && p.AtLeast < minInterval && d > maxInterval {
+		if p.Failures == 0 && p.AtLeast < low && d > max(low, maxInterval) {
 			t.Fatalf("%v for a feed that works", d)
 		}
 		more := p
@@ -120,9 +125,9 @@ func TestInterval(t *testing.T) {
 		if Interval(more, day) < d || d != Interval(p, day) || !slices.EqualFunc(before, p.Published, time.Time.Equal) {
 			t.Fatal("one more failure shortens it, or it changes")
 		}
-		more.Failures = 10
+		more.Failures = 40
 		if Interval(more, day) != longest {
-			t.Fatalf("%v after ten failures", Interval(more, day))
+			t.Fatalf("%v after forty failures", Interval(more, day))
 		}
 	})
 	every := func(d time.Duration) (p Pace) {

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	minInterval = 15 * time.Minute
+	// MinInterval is how often a feed is fetched at most, where nothing else is said.
+	MinInterval = 15 * time.Minute
 	maxInterval = 6 * time.Hour  // of a feed that works; see "Which entry is which"
 	longest     = 24 * time.Hour // whatever the reason
 	paceOf      = 10             // entries whose distance counts
@@ -19,6 +20,7 @@ const (
 type Pace struct {
 	URL       string
 	Published []time.Time   // of the entries, in any order
+	Min       time.Duration // the shortest interval, whatever the feed; 0 means MinInterval
 	AtLeast   time.Duration // that the feed or its server asked to be left alone for, the largest of all
 	Failures  int           // in a row
 }
@@ -28,16 +30,20 @@ type Pace struct {
 // a day; and never sooner than it asked for, up to a day as well. Feeds that are alike
 // are spread a little, always in the same way.
 func Interval(p Pace, now time.Time) time.Duration {
-	base := spread(p.URL, clamp(pace(p.Published, now)/perEntry, minInterval, maxInterval))
-	for range min(p.Failures, 16) {
+	low := min(p.Min, longest)
+	if low <= 0 {
+		low = MinInterval
+	}
+	base := spread(p.URL, clamp(pace(p.Published, now, low)/perEntry, low, max(low, maxInterval)))
+	for range min(p.Failures, 30) {
 		base = min(2*base, longest)
 	}
-	return clamp(base, min(max(p.AtLeast, minInterval), longest), longest)
+	return clamp(base, min(max(p.AtLeast, low), longest), longest)
 }
 
 // pace is the mean distance of the last dates, or a tenth of the silence since then if
 // that is longer.
-func pace(dates []time.Time, now time.Time) time.Duration {
+func pace(dates []time.Time, now time.Time, low time.Duration) time.Duration {
 	past := slices.DeleteFunc(slices.Clone(dates), func(t time.Time) bool { return t.IsZero() || t.After(now) })
 	if len(past) == 0 {
 		return math.MaxInt64
@@ -46,7 +52,7 @@ func pace(dates []time.Time, now time.Time) time.Duration {
 	past = past[:min(len(past), paceOf)]
 	silence := now.Sub(past[0]) / paceOf
 	if len(past) == 1 {
-		return max(silence, perEntry*minInterval)
+		return max(silence, perEntry*low)
 	}
 	return max(silence, past[0].Sub(past[len(past)-1])/time.Duration(len(past)-1))
 }

@@ -1,0 +1,174 @@
+package news
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
+
+	"github.com/teahouse-chat/teahouse/appservices/kit"
+)
+
+// job is a command that needs the network before it has an effect: to ask the
+// homeserver whether its sender may change the room, or the web for a feed.
+type job struct {
+	nid      int64
+	kind     string
+	room     id.RoomID
+	event    id.EventID
+	thread   id.EventID
+	sender   id.UserID
+	direct   bool
+	language string
+	argument string
+	attempts int
+}
+
+// outcome is what a job does in the transaction that ends it.
+type outcome func(tx *kit.Tx) error
+
+// performer does the part of a job that needs the network. Its error means that the
+// job has to be tried again.
+type performer func(n *News, ctx context.Context, j *job) (outcome, error)
+
+var performers = map[string]performer{
+	"follow": (*News).follow, "unfollow": (*News).unfollow, "filter": (*News).filter, "mute": (*News).mute, "digest": (*News).digest,
+	"quiet": (*News).quiet, "import": (*News).importList, "export": (*News).exportList, "publish": (*News).publish,
+}
+
+const (
+	maxAttempts = 8
+	jobTimeout  = 2 * time.Minute
+)
+
+// errAsk is that the homeserver could not be asked.
+var errAsk = errors.New("news: the homeserver could not be asked")
+
+// workDue does the jobs that are due, those of a room in their order, and tells when
+// another one is.
+func (n *News) workDue(ctx context.Context) (time.Time, error) {
+	for {
+		due, err := kit.All(ctx, n, dueJobs, func(r kit.Scanner) (j job, err error) {
+			err = r.Scan(&j.nid, &j.kind, &j.room, &j.event, &j.thread, &j.sender, &j.direct, &j.language, &j.argument, &j.attempts)
+			return j, err
+		}, n.now().UnixMilli(), jobsAtOnce)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if len(due) == 0 {
+			return n.earliest(ctx, nextJob)
+		}
+		var rooms [][]job
+		places := map[id.RoomID]int{}
+		for _, j := range due {
+			at, ok := places[j.room]
+			if !ok {
+				at = len(rooms)
+				places[j.room], rooms = at, append(rooms, nil)
+			}
+			rooms[at] = append(rooms[at], j)
+		}
+		if err := each(ctx, rooms, deliverers, n.workOn); err != nil {
+			return time.Time{}, err
+		}
+		if err := ctx.Err(); err != nil {
+			return time.Time{}, err
+		}
+	}
+}
+
+// workOn does the jobs of a room.
+func (n *News) workOn(ctx context.Context, jobs []job) error {
+	for i := range jobs {
+		if err := n.do(ctx, &jobs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do does one job. What it changes, what it answers, and that it is done are one
+// transaction.
+func (n *News) do(ctx context.Context, j *job) error {
+	limited, cancel := context.WithTimeout(ctx, jobTimeout)
+	defer cancel()
+	result, why := n.perform(limited, j)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	err := n.Do(ctx, func(tx *kit.Tx) error {
+		if why != nil && j.attempts < maxAttempts {
+			return tx.Exec(postponeJob, j.nid, n.now().Add(time.Second<<j.attempts).UnixMilli())
+		}
+		done, err := tx.Changed(finishJob, j.nid)
+		if err != nil || done == 0 {
+			return err
+		}
+		if why != nil {
+			return j.answer(tx, "failed", problemText(why))
+		}
+		return result(tx)
+	})
+	if err == nil {
+		n.fetch.wake()
+		n.deliver.wake()
+	}
+	return err
+}
+
+func (n *News) perform(ctx context.Context, j *job) (outcome, error) {
+	do := performers[j.kind]
+	if do == nil {
+		return nil, fmt.Errorf("news: there is a job of the kind %q, which a newer version made", j.kind)
+	}
+	if allowed, err := n.mayChange(ctx, j); err != nil || !allowed {
+		return j.says("forbidden"), err
+	}
+	return do(n, ctx, j)
+}
+
+// mayChange tells whether the sender of a command may change what a room follows:
+// whoever may change the room's state. In a direct chat that is its user.
+func (n *News) mayChange(ctx context.Context, j *job) (bool, error) {
+	if j.direct {
+		return true, nil
+	}
+	create, err := n.Client().FullStateEvent(ctx, j.room, event.StateCreate, "")
+	if err != nil {
+		return false, errors.Join(errAsk, err)
+	}
+	levels := event.PowerLevelsEventContent{}
+	err = n.Client().StateEvent(ctx, j.room, event.StatePowerLevels, "", &levels)
+	if errors.Is(err, mautrix.MNotFound) {
+		return create.Sender == j.sender, nil // as the rules have it for a room without levels
+	}
+	if err != nil {
+		return false, errors.Join(errAsk, err)
+	}
+	levels.CreateEvent = create
+	return levels.GetUserLevel(j.sender) >= levels.StateDefault(), nil
+}
+
+// says is the outcome of only answering.
+func (j *job) says(key string, args ...any) outcome {
+	return func(tx *kit.Tx) error { return j.answer(tx, key, args...) }
+}
+
+// answer answers the command.
+func (j *job) answer(tx *kit.Tx, key string, args ...any) error {
+	tx.Reply(j.command(), say(j.language, key, args...))
+	return nil
+}
+
+// command is the event of the command, as far as an answer needs it.
+func (j *job) command() *kit.Event {
+	ev := &kit.Event{Event: event.Event{ID: j.event, RoomID: j.room, Sender: j.sender}}
+	if j.thread != "" {
+		ev.Content.Parsed = &event.MessageEventContent{RelatesTo: (&event.RelatesTo{}).SetThread(j.thread, j.event)}
+	}
+	return ev
+}
