@@ -165,6 +165,22 @@ func (s *Service) failed(ctx context.Context, ev *Event, w waiting, why error) t
 	return s.clock.Now().Add(rest)
 }
 
+// Retry has the events that were set aside handled again, and counts them.
+func (s *Service) Retry(ctx context.Context) (n int, err error) {
+	err = s.db.Write(ctx, func(tx *db.Tx) error {
+		rooms, err := db.All(ctx, tx, selectAside, scanRoom)
+		if err != nil {
+			return err
+		}
+		for _, room := range rooms {
+			tx.Publish(toHandle(room))
+		}
+		n = len(rooms)
+		return tx.Exec(retryEvents)
+	})
+	return n, err
+}
+
 // confess tells that an event was set aside: those who run the service, and who said
 // it, if it was said to the service.
 func (s *Service) confess(tx *Tx, ev *Event, problem string) error {

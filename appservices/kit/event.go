@@ -20,8 +20,13 @@ type Event struct {
 
 // decode reads an event as the homeserver gave it. A content that is not what the
 // type demands is no error: whoever looks at it finds nothing parsed.
-func decode(text []byte) (*Event, error) {
-	ev := &Event{}
+func decode(text []byte) (ev *Event, err error) {
+	defer func() { // strangers write events, and others wrote what parses them
+		if v := recover(); v != nil {
+			err = fmt.Errorf("kit: reading an event panicked: %v", v)
+		}
+	}()
+	ev = &Event{}
 	if err := json.Unmarshal(text, &ev.Event); err != nil {
 		return nil, fmt.Errorf("kit: an event cannot be read: %w", err)
 	}

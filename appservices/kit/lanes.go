@@ -3,6 +3,8 @@ package kit
 import (
 	"container/heap"
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 // and for a bounded number of keys at once. A key that rests costs a few words.
 type lanes struct {
 	clock clock.Clock
+	log   *slog.Logger
 	width int
 	// work does what there is for a key and tells when it wants to be called again;
 	// the zero time means when it is woken.
@@ -35,8 +38,8 @@ type lane struct {
 	resting bool // its work asked for the time
 }
 
-func newLanes(c clock.Clock, width int, work func(context.Context, string) time.Time) *lanes {
-	return &lanes{clock: c, width: width, work: work, places: map[string]*lane{}, look: make(chan struct{}, 1)}
+func newLanes(c clock.Clock, log *slog.Logger, width int, work func(context.Context, string) time.Time) *lanes {
+	return &lanes{clock: c, log: log, width: width, work: work, places: map[string]*lane{}, look: make(chan struct{}, 1)}
 }
 
 // wake has the work of a key done now.
@@ -123,9 +126,20 @@ func (l *lanes) start(ctx context.Context, work *sync.WaitGroup) (wait time.Dura
 		heap.Pop(&l.queue)
 		v.running, v.woken, v.resting = true, false, false
 		l.running++
-		work.Go(func() { l.finished(v, l.work(ctx, v.key)) })
+		work.Go(func() { l.finished(v, l.guarded(ctx, v.key)) })
 	}
 	return 0, true // until something ends, or is woken
+}
+
+// guarded does the work of a key. One that panics rests.
+func (l *lanes) guarded(ctx context.Context, key string) (again time.Time) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.log.Error("the work for a room panicked; trying again", "key", key, "panic", v, "stack", string(debug.Stack()))
+			again = l.clock.Now().Add(longestRest)
+		}
+	}()
+	return l.work(ctx, key)
 }
 
 func (l *lanes) finished(v *lane, again time.Time) {

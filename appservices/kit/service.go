@@ -114,9 +114,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
 		web: c.Dialer.Client(dialer.ClientOptions{}),
 	}
-	s.inbox = newLanes(s.clock, eventsAtOnce, s.handleRoom)
-	s.outbox = newLanes(s.clock, sendsAtOnce, s.sendLane)
-	s.sweeps = newLanes(s.clock, sweepsAtOnce, s.sweepRoom)
+	s.inbox = newLanes(s.clock, s.log, eventsAtOnce, s.handleRoom)
+	s.outbox = newLanes(s.clock, s.log, sendsAtOnce, s.sendLane)
+	s.sweeps = newLanes(s.clock, s.log, sweepsAtOnce, s.sweepRoom)
 	if err := s.begin(ctx); err != nil {
 		d.Close()
 		return nil, err

@@ -154,6 +154,8 @@ var (
 		SELECT nid, event_id, event, attempts, received FROM kit_inbox
 		WHERE state = 0 AND room_id = $1 ORDER BY nid LIMIT $2`)
 	finishEvent = basis.SQL(`UPDATE kit_inbox SET state = 1, event = NULL, problem = NULL, finished = $2 WHERE nid = $1 AND state = 0`)
+	selectAside = basis.SQL(`SELECT room_id FROM kit_inbox WHERE state = 2`)
+	retryEvents = basis.SQL(`UPDATE kit_inbox SET state = 0, attempts = 0 WHERE state = 2`)
 	failEvent   = basis.SQL(`UPDATE kit_inbox SET attempts = attempts + 1, problem = $2, state = $3 WHERE nid = $1 AND state = 0`)
 
 	insertRow = basis.SQL(`

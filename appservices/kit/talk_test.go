@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,6 +282,47 @@ func TestSetAside(t *testing.T) {
 		}
 		if got := r.Said("!2:test"); len(got) != 2 || !strings.Contains(got[0], "on the table") || !strings.Contains(got[1], "everywhere") {
 			t.Errorf("the administrators were told %q", got)
+		}
+	})
+}
+
+const sorry = "Something went wrong here, and I could not do this. Those who run this service have been told."
+
+// What was set aside is handled once the service is mended, and asked to.
+func TestRetry(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		var broken atomic.Bool
+		broken.Store(true)
+		r := kittest.Start(t, kittest.Options{Database: url, Open: func(ctx context.Context, c kit.Config) (kittest.Service, error) {
+			s, err := kit.Open(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			s.On(event.EventMessage, func(tx *kit.Tx, ev *kit.Event) error {
+				tx.Say(ev.RoomID, "got "+ev.Text())
+				if broken.Load() {
+					return errors.New("broken")
+				}
+				return nil
+			})
+			return s, nil
+		}})
+		alice := r.User("alice")
+		room := alice.CreateRoom(r.Bot())
+		r.Settle()
+		alice.Say(room, "one")
+		r.Settle()
+		broken.Store(false)
+		r.Kill()
+		alice.Say(room, "two")
+		r.Settle()
+		n, err := r.Service().(*kit.Service).Retry(t.Context())
+		if n != 1 || err != nil {
+			t.Errorf("%d events are handled again, %v", n, err)
+		}
+		r.Settle()
+		if got := r.Said(room); !slices.Equal(got, []string{sorry, "got two", "got one"}) {
+			t.Errorf("the service said %q", got)
 		}
 	})
 }
