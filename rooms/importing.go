@@ -136,14 +136,36 @@ func (in *intake) joined(b *Builder) bool {
 }
 
 // replaceHead makes the state that another server gave the current one, in the
-// place of whatever this server thought of the room.
+// place of whatever this server thought of the room, but for departures of its
+// users that the other one has not heard of.
 func (b *Builder) replaceHead(in Incoming) error {
 	m, err := b.stateOfIDs(in.State)
 	if err != nil {
 		return err
 	}
-	b.head.extremities = nil
-	return b.moveHead(b.snapshot(b.current(), m, b.e.snapSeq.Next(), false), nil)
+	if b.head.extremities, err = b.unheard(m); err != nil {
+		return err
+	}
+	return b.moveHead(b.snapshot(b.current(), m, b.got.number("given", b.e.snapSeq.Next), false), nil)
+}
+
+// unheard are those ends of the room's history that are member events of local
+// users which are missing in a state: it has what they have replaced.
+func (b *Builder) unheard(given *state.Map) ([]extremity, error) {
+	var left []extremity
+	for _, x := range b.head.extremities {
+		st, err := b.stored(x.nid)
+		if err != nil {
+			return nil, err
+		}
+		if !st.IsState() || st.Type != matrix.TypeMember || !b.e.Local(st.Sender) {
+			continue
+		}
+		if n, ok := given.Get(st.Key); ok && n == st.Replaces {
+			left = append(left, x)
+		}
+	}
+	return left, nil
 }
 
 // stateOfIDs is the state that is made of these events, rejected ones left out.

@@ -125,6 +125,34 @@ func TestImportAgain(t *testing.T) {
 	}
 }
 
+// TestImportUnheard lets a user join through a server that has not heard yet that
+// another user of theirs has left: they stay away, here and, once it hears, there.
+func TestImportUnheard(t *testing.T) {
+	for _, id := range []string{"1", "6", "12"} {
+		a, b := two(t, lookup(t, id))
+		gone := b.user
+		for i := range 3 {
+			a.send(stateProto(matrix.TypeTopic, "", fmt.Sprintf(`{"topic":"%d"}`, i)))
+		}
+		leave := b.send(stateProto(matrix.TypeMember, string(gone), `{"membership":"leave"}`))
+		b.user = "@other:b"
+		b.joinVia(a)
+		for range 2 {
+			if b.membership(gone).Membership != "leave" || b.membership(b.user).Membership != "join" || b.theRoom().IsLocalMember(gone) {
+				t.Errorf("version %s: the memberships are %+v and %+v", id, b.membership(gone), b.membership(b.user))
+			}
+			b.consistent()
+			b.restart()
+		}
+		a.accept(leave)
+		if diff := describe(b.state(), a.state()); diff != "" {
+			t.Errorf("version %s: the state differs:%s", id, diff)
+		}
+		a.accept(b.say("hello"))
+		b.accept(a.say("welcome"))
+	}
+}
+
 // TestImportOnce lets several joins of one room come in at the same time, and
 // readers ask for it meanwhile: there is one room.
 func TestImportOnce(t *testing.T) {
