@@ -23,7 +23,7 @@ import (
 func TestCountsModel(t *testing.T) {
 	seeds := 4
 	if os.Getenv("TEAHOUSE_LONG") != "" {
-		seeds = 100
+		seeds = 60
 	}
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {

@@ -30,7 +30,7 @@ import (
 func TestDevicesProperty(t *testing.T) {
 	seeds := 3
 	if os.Getenv("TEAHOUSE_LONG") != "" {
-		seeds = 25
+		seeds = 16
 	}
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {

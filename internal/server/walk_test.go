@@ -38,7 +38,7 @@ type fatal interface {
 func TestRandomWalk(t *testing.T) {
 	checks := "6"
 	if os.Getenv("TEAHOUSE_LONG") != "" {
-		checks = "300"
+		checks = "150"
 	}
 	if !flagGiven("rapid.checks") {
 		must(t, flag.Set("rapid.checks", checks))
