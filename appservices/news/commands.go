@@ -31,10 +31,14 @@ func (n *News) listen() {
 	n.On(event.StateMember, n.member)
 }
 
+// maxArgument is how much of a command is heeded: an answer may repeat it.
+const maxArgument = 4 << 10
+
 // later is a command that becomes a job.
 func (n *News) later(kind string) func(*kit.Tx, *kit.Call) error {
 	return func(tx *kit.Tx, c *kit.Call) error {
-		argument := c.Rest
+		argument := strings.ReplaceAll(c.Rest[:min(len(c.Rest), maxArgument)], "\x00", "") // which no database takes
+		argument = strings.ToValidUTF8(argument, "")
 		if kind == "import" && argument == "" {
 			argument = string(repliedTo(c))
 		}

@@ -26,7 +26,7 @@ const often = 0.05
 func TestFaults(t *testing.T) {
 	seeds, days := 1, 3
 	if os.Getenv("TEAHOUSE_LONG") != "" {
-		seeds, days = 4, 30
+		seeds, days = 2, 30
 	}
 	for _, kind := range []string{"sqlite", "postgres"} {
 		for seed := range seeds {
@@ -42,8 +42,32 @@ type press struct {
 	mu    sync.Mutex
 	dice  *rand.Rand
 	fails float64
+	kill  func() // the service
 	items []item
 	count int
+
+	killers sync.WaitGroup
+}
+
+// strike kills the service a moment after it has fetched, which is when it stores and
+// delivers. The caller holds the lock.
+func (p *press) strike() {
+	if p.dice.Float64() >= 4*p.fails {
+		return
+	}
+	after := time.Duration(p.dice.IntN(5000)) * time.Microsecond
+	p.killers.Go(func() {
+		time.Sleep(after)
+		p.kill()
+	})
+}
+
+// heal ends all failures.
+func (p *press) heal() {
+	p.mu.Lock()
+	p.fails = 0
+	p.mu.Unlock()
+	p.killers.Wait()
 }
 
 func (p *press) publish(now time.Time) {
@@ -66,6 +90,7 @@ func (p *press) change() {
 func (p *press) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Lock()
 	text := rss(p.name, p.items...)
+	p.strike()
 	failing, how, cut := p.dice.Float64() < p.fails, p.dice.IntN(5), p.dice.IntN(len(text))
 	p.mu.Unlock()
 	if failing {
@@ -96,7 +121,7 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 	r := start(t, url, seed, kittest.Faults{})
 	var feeds []*press
 	for i := range 3 {
-		p := &press{name: fmt.Sprintf("feed%d", i), dice: rand.New(rand.NewPCG(seed, uint64(10+i))), fails: often}
+		p := &press{name: fmt.Sprintf("feed%d", i), dice: rand.New(rand.NewPCG(seed, uint64(10+i))), kill: r.Kill}
 		feeds = append(feeds, p)
 		r.web.serve(p.name+".example/", p.ServeHTTP)
 	}
@@ -106,11 +131,9 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		room := alice.Direct(r.Bot())
 		r.Settle()
 		for _, p := range feeds[:1+i%3] {
-			p.fails = 0
 			if got := r.tell(alice, room, "follow http://"+p.name+".example/"); !strings.Contains(got, "is followed here now") {
 				t.Fatalf("%q", got)
 			}
-			p.fails = often
 			rooms[room] = append(rooms[room], p)
 		}
 		if setting != "" {
@@ -118,6 +141,11 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		}
 	}
 	r.Break(kittest.Everything(often))
+	for _, p := range feeds {
+		p.mu.Lock()
+		p.fails = often
+		p.mu.Unlock()
+	}
 	end := r.Clock.Now().Add(time.Duration(days) * 24 * time.Hour)
 	for r.Clock.Now().Before(end) {
 		for range d.IntN(3) {
@@ -133,7 +161,7 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 	}
 	r.Heal()
 	for _, p := range feeds {
-		p.fails = 0
+		p.heal()
 	}
 	r.Pass(50 * time.Hour)
 	published := 0

@@ -29,7 +29,8 @@ func TestFollow(t *testing.T) {
 		alice, room := r.chat("alice")
 		for text, want := range map[string]string{
 			"follow http://nowhere.example/": "found no feed", "follow ftp://tea.example/": "found no feed", "follow": "found no feed", "follow http://10.0.0.1/": "found no feed",
-			"list": "Nothing is followed here yet", "unfollow 1": "not followed here", "unfollow": "not followed here", "列表": "这里还没有关注",
+			"list": "Nothing is followed here yet", "unfollow 1": "not followed here", "unfollow": "not followed here", "unfollow \x00": "not followed here",
+			"follow " + strings.Repeat("x", 60_000): "found no feed", "列表": "这里还没有关注",
 		} {
 			if got := r.tell(alice, room, text); !strings.Contains(got, want) {
 				t.Errorf("%s: %q", text, got)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -130,6 +131,62 @@ func (r *reader) count(title string) int {
 	return n
 }
 
+// file is the last file that @news has sent.
+func (r *reader) file() id.EventID {
+	for _, ev := range history(r.t, r.client, r.room) {
+		if m, ok := ev.Content.Parsed.(*event.MessageEventContent); ok && m.MsgType == event.MsgFile {
+			return ev.ID
+		}
+	}
+	r.t.Fatal("@news has sent no file")
+	return ""
+}
+
+// answers tells @news something as a reply.
+func (r *reader) answers(to id.EventID, text, answer string) {
+	r.t.Helper()
+	m := &event.MessageEventContent{MsgType: event.MsgText, Body: text, RelatesTo: (&event.RelatesTo{}).SetReplyTo(to)}
+	ok(r.client.SendMessageEvent(r.t.Context(), r.room, event.EventMessage, m))
+	r.until("an answer to "+text, func() bool { return strings.Contains(strings.Join(r.texts(), "\n"), answer) })
+}
+
+// publishes has a broadcast room made, in which @news alone speaks.
+func (r *reader) publishes(paper *paper) {
+	r.t.Helper()
+	r.says("publish "+paper.URL, "#news_")
+	r.says("publish "+paper.URL, "#news_") // the same one
+	all := r.texts()
+	alias := all[len(all)-1][strings.Index(all[len(all)-1], "#news_"):]
+	place := &reader{r.t, r.client, ok(r.client.JoinRoom(r.t.Context(), alias, nil)).RoomID}
+	if _, err := r.client.SendText(r.t.Context(), place.room, "may I?"); !errors.Is(err, mautrix.MForbidden) {
+		r.t.Errorf("somebody speaks in a broadcast room: %v", err)
+	}
+	list := ok(r.client.PublicRooms(r.t.Context(), nil))
+	if len(list.Chunk) != 1 || list.Chunk[0].Name != "The Tea Paper" {
+		r.t.Errorf("the directory has %+v", list.Chunk)
+	}
+	paper.publish("Four", "for everybody")
+	place.gets("Four")
+	r.gets("Four")
+}
+
+// asksForBob has somebody without power ask in another's room, and then that one.
+func (r *reader) asksForBob(p *process, paper *paper) {
+	r.t.Helper()
+	bob := &reader{t: r.t, client: register(r.t, p, "bob")}
+	news := id.NewUserID("news", p.name)
+	bob.room = ok(bob.client.CreateRoom(r.t.Context(), &mautrix.ReqCreateRoom{Preset: "public_chat", Invite: []id.UserID{news}})).RoomID
+	ok(r.client.JoinRoomByID(r.t.Context(), bob.room))
+	r.until("@news joins", func() bool {
+		members, err := r.client.JoinedMembers(r.t.Context(), bob.room)
+		return err == nil && len(members.Joined) == 3
+	})
+	there := &reader{r.t, r.client, bob.room}
+	there.says("!news follow "+paper.URL, "Only people who may change")
+	bob.says("!news follow "+paper.URL, "is followed here now")
+	there.says("!news list", "1. The Tea Paper")
+}
+
 // TestNews is a person's conversation with @news inside the server: they follow the
 // feed of a page, its new entries arrive, each once, also those that were published
 // while the server was killed.
@@ -161,6 +218,9 @@ func TestNews(t *testing.T) {
 				}
 			}
 			alice.says("export", "news.opml")
+			alice.answers(alice.file(), "import", "0 feeds are followed from now on; 1")
+			alice.publishes(paper)
+			alice.asksForBob(p, paper)
 			alice.says("unfollow 1", "not followed any more")
 			alice.says("取消关注 1", "没有关注")
 		})
