@@ -68,9 +68,9 @@ func (s *Services) employ(rows []record) {
 		}
 		c := s.couriers[row.nid]
 		if c == nil {
-			c = s.hire(row)
+			c = s.hire(row, v)
 		}
-		if before := c.service.Swap(v); before != nil && before.Registration != v.Registration {
+		if before := c.service.Swap(v); before.Registration != v.Registration {
 			c.hurry() // it may be reached now
 			c.renew(before, v)
 		}
@@ -82,9 +82,10 @@ func (s *Services) employ(rows []record) {
 }
 
 // hire starts a courier. s.mu is held.
-func (s *Services) hire(row record) *courier {
+func (s *Services) hire(row record, v *Service) *courier {
 	ctx, end := context.WithCancel(s.background)
 	c := &courier{s: s, nid: row.nid, wake: make(chan struct{}, 1), end: end, done: make(chan struct{}), news: unknown(row.beside), beside: row.beside, outcome: row.outcome}
+	c.service.Store(v)
 	s.couriers[row.nid] = c
 	go func() {
 		defer close(c.done)
