@@ -83,24 +83,34 @@ func (n *News) refresh(ctx context.Context, s source) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	err = n.Do(ctx, func(tx *kit.Tx) error {
-		now, found, dbErr := kit.One(ctx, tx, feedByNID, scanSource, s.nid)
-		if dbErr != nil || !found || now.url != s.url || now.nextFetch != s.nextFetch {
-			return dbErr // somebody ended it, or was faster
-		}
-		switch {
-		case errors.Is(err, feed.ErrGone):
-			return n.drop(tx, now)
-		case err != nil:
-			return n.failed(tx, now, err)
-		default:
-			return n.store(tx, now, d)
-		}
-	})
-	if err == nil {
+	stored := n.Do(ctx, func(tx *kit.Tx) error { return n.take(tx, s, d, err) })
+	if stored != nil && ctx.Err() == nil {
+		// Else it would be fetched again and again, as often as the database allows.
+		n.log.Error("what was fetched could not be stored", "feed", s.url, "error", stored)
+		stored = n.Do(ctx, func(tx *kit.Tx) error { return n.take(tx, s, nil, errStore) })
+	}
+	if stored == nil {
 		n.deliver.wake()
 	}
-	return err
+	return stored
+}
+
+// errStore is a failure of ours rather than the feed's.
+var errStore = errors.New("news: what was fetched could not be stored")
+
+// take stores what became of a fetch, unless somebody ended the feed or was faster.
+func (n *News) take(tx *kit.Tx, s source, d *document, why error) error {
+	now, found, err := kit.One(tx.Context(), tx, feedByNID, scanSource, s.nid)
+	if err != nil || !found || now.url != s.url || now.nextFetch != s.nextFetch {
+		return err
+	}
+	switch {
+	case errors.Is(why, feed.ErrGone):
+		return n.drop(tx, now)
+	case why != nil:
+		return n.failed(tx, now, why)
+	}
+	return n.store(tx, now, d)
 }
 
 // document is what a fetch brought.
