@@ -125,7 +125,7 @@ func TestTrial(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.Trial() || c.ServerName != "localhost" || c.Registration.Mode != RegistrationOpen || c.DataDir != filepath.Join(dir, "teahouse-data") ||
+	if !c.Trial() || !c.Services.News.Enabled || c.ServerName != "localhost" || c.Registration.Mode != RegistrationOpen || c.DataDir != filepath.Join(dir, "teahouse-data") ||
 		len(c.Listeners) != 1 || c.Listeners[0].Address != "127.0.0.1:8008" || c.ClientURL() != "http://localhost:8008" {
 		t.Errorf("%+v", c)
 	}
