@@ -77,6 +77,15 @@ func (s *Server) startNews(ctx context.Context) error {
 		}
 		return err
 	}
+	user := matrix.NewUserID(s.cfg.Services.News.User, s.cfg.ServerName)
+	switch u, found, err := s.Accounts.User(ctx, user); {
+	case err != nil:
+		return err
+	case found && u.Appservice == "":
+		s.deps.Log.Error("the news service is off: its user is somebody's account. Name another one as services.news.user, or switch the service off",
+			"user", user)
+		return nil
+	}
 	n := &newsInside{events: newInside(), asks: newInside()}
 	text := NewsRegistration(s.cfg, insideID, "http://news"+insideSuffix, registration.NewToken(), registration.NewToken())
 	r, err := registration.Parse("services.news", text)
