@@ -109,7 +109,7 @@ func (p *Push) readOn(user matrix.UserID, room rooms.RoomNID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, u := range p.pushers.of(user) {
-		if u.badge != 0 {
+		if u.badge != 0 || u.busy { // what is being sent may be too many
 			u.counts = true
 			d.schedule(u)
 		}

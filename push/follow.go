@@ -164,6 +164,9 @@ func (f *follower) begin(ctx context.Context) error {
 		}
 	}
 	f.advance(f.start)
+	if !found {
+		f.p.ledger.write(f.p.checkpoint()) // or else a crash before the next one would lose what comes until then
+	}
 	return nil
 }
 
