@@ -324,6 +324,7 @@ func eventually(t *testing.T, holds func() bool, now func() string) {
 	}
 }
 
+// THREATS A3: a pusher ends with its session.
 func TestPushersGoWithTheirSessions(t *testing.T) {
 	each(t, func(t *testing.T, s *testrig.Server) {
 		s.Register("bob")
@@ -401,4 +402,34 @@ func TestPusherRefusals(t *testing.T) {
 	} {
 		set(400, matrix.CodeInvalidParam, url(bad))
 	}
+}
+
+// THREATS A4: whose membership has ended is told nothing of what is said since.
+func TestNothingIsPushedAfterTheEndOfAMembership(t *testing.T) {
+	each(t, func(t *testing.T, s *testrig.Server) {
+		alice, bob, room := pair(s)
+		g := newGateway(t, s.Network, "push.example")
+		setPusher(bob, g.pusher("key", nil))
+		g.about(alice.Say(room, "1", "hello"))
+		for i, how := range []string{"kick", "ban", "leave"} {
+			left := alice.CreateRoom(object{"preset": "public_chat"})
+			bob.Join(left)
+			g.about(alice.Say(left, fmt.Sprint("before", i), "what bob may read"))
+			if how == "leave" {
+				bob.Must("POST", "/v3/rooms"+testrig.Path(left, how), object{})
+			} else {
+				alice.Must("POST", "/v3/rooms"+testrig.Path(left, how), object{"user_id": bob.User})
+			}
+			alice.Say(left, fmt.Sprint("after", i), "@bob:test top secret")
+			for next := alice.Say(room, fmt.Sprint("next", i), "elsewhere"); ; {
+				n := g.next()
+				if strings.Contains(fmt.Sprint(n), "top secret") {
+					t.Errorf("after %s comes %v", how, n)
+				}
+				if n["event_id"] == string(next) {
+					break
+				}
+			}
+		}
+	})
 }
