@@ -80,8 +80,7 @@ func (p *Push) badge(ctx context.Context, user matrix.UserID) (int64, error) {
 			}
 		}
 	}
-	// The database's position may lag behind what the follower was just told of.
-	counts, err := p.Reading.Unread(ctx, user, stale, max(p.follower.told.Load(), p.DB.Position()))
+	counts, err := p.Reading.Unread(ctx, user, stale, p.DB.Position())
 	p.badges.mu.Lock()
 	defer p.badges.mu.Unlock()
 	for _, nid := range stale {

@@ -32,7 +32,6 @@ type follower struct {
 	p      *Push
 	start  int64 // the position that the process began at
 	judged atomic.Int64
-	told   atomic.Int64 // the commit that is being gone through
 
 	tail *db.Tail
 
@@ -186,7 +185,6 @@ func (f *follower) drain(ctx context.Context) error {
 		f.advance(missed)
 	}
 	for _, b := range batches {
-		f.told.Store(b.Position)
 		for _, change := range b.Changes {
 			if err := f.insist(ctx, func() error { return f.take(ctx, change) }); err != nil {
 				return err

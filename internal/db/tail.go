@@ -4,7 +4,8 @@ import "sync"
 
 // Tail is a queue of commits for a reader that goes at its own pace. It never
 // holds up the writer: a reader that falls too far behind loses the queue and is
-// told up to where, so that it can read what it missed from the database.
+// told up to where, so that it can read what it missed from the database. What it
+// gets, all subscribers have been told of before.
 type Tail struct {
 	pick  func(change any) bool
 	limit int
@@ -19,7 +20,7 @@ type Tail struct {
 // those that pick takes are kept. It lives as long as the database is open.
 func (d *DB) Tail(limit int, pick func(change any) bool) *Tail {
 	t := &Tail{pick: pick, limit: limit, wake: make(chan struct{}, 1)}
-	d.Subscribe(t.publish)
+	d.writer.follow(t)
 	return t
 }
 

@@ -13,7 +13,15 @@ import (
 func TestTail(t *testing.T) {
 	d := dbtest.Open(t, "sqlite")
 	const limit = 3
-	tail := d.Tail(limit, func(change any) bool { _, ok := change.(string); return ok })
+	told, picked := 0, 0
+	tail := d.Tail(limit, func(change any) bool {
+		if picked++; picked > told {
+			t.Errorf("the tail is told of %v before a subscriber", change)
+		}
+		_, ok := change.(string)
+		return ok
+	})
+	d.Subscribe(func(b db.Batch) { told += len(b.Changes) })
 	write := func(changes ...any) {
 		t.Helper()
 		if err := d.Write(t.Context(), func(tx *db.Tx) error {
@@ -32,6 +40,9 @@ func TestTail(t *testing.T) {
 		batches, missed := tail.Take()
 		text := ""
 		for _, b := range batches {
+			if b.Position > d.Position() {
+				t.Errorf("the position is %d where the tail has %d", d.Position(), b.Position)
+			}
 			text += fmt.Sprint(b.Position, b.Changes, " ")
 		}
 		if text += fmt.Sprint(missed); text != want {

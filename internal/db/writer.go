@@ -62,6 +62,7 @@ type writer struct {
 	queue       []*Pending
 	closed      bool
 	subscribers []func(Batch)
+	tails       []*Tail       // told after all subscribers, and once the position has moved
 	wake        chan struct{} // buffered: something to do
 	slots       chan struct{} // one token per Write in the queue
 	stopped     chan struct{} // closed when the goroutine has ended
@@ -324,18 +325,24 @@ func (w *writer) commit(tx *Tx) error {
 	return nil
 }
 
-// publish tells the subscribers of a commit.
+// publish tells the subscribers of a commit, and then the tails.
 func (w *writer) publish(tx *Tx) {
 	w.head = tx.head
-	if tx.head != tx.start || len(tx.changes) > 0 {
-		w.mu.Lock()
-		subscribers := w.subscribers
-		w.mu.Unlock()
-		for _, fn := range subscribers {
-			w.guard("in a subscriber", func() { fn(Batch{Position: tx.head, Changes: tx.changes}) })
-		}
+	if tx.head == tx.start && len(tx.changes) == 0 {
+		w.position.Store(tx.head)
+		return
+	}
+	w.mu.Lock()
+	subscribers, tails := w.subscribers, w.tails
+	w.mu.Unlock()
+	batch := Batch{Position: tx.head, Changes: tx.changes}
+	for _, fn := range subscribers {
+		w.guard("in a subscriber", func() { fn(batch) })
 	}
 	w.position.Store(tx.head)
+	for _, t := range tails {
+		w.guard("in a tail", func() { t.publish(batch) })
+	}
 }
 
 // guard keeps the writer alive when what it tells of a commit panics.
@@ -352,6 +359,12 @@ func (w *writer) subscribe(fn func(Batch)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.subscribers = append(slices.Clone(w.subscribers), fn)
+}
+
+func (w *writer) follow(t *Tail) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tails = append(slices.Clone(w.tails), t)
 }
 
 // close ends the goroutine after what is queued.
