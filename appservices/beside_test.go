@@ -105,13 +105,19 @@ func TestEphemeral(t *testing.T) {
 			t.Error("the service is told of a private receipt of somebody else")
 		}
 		for _, b := range []*bridge{silent, other} {
-			b.mu.Lock()
-			if all := b.beside("ephemeral"); len(all) > 0 {
-				t.Errorf("%s is told %v", b.id, all)
-			}
-			b.mu.Unlock()
+			b.hasNone(t, "ephemeral")
 		}
 	})
+}
+
+// hasNone holds a bridge to having been told nothing of a kind beside events.
+func (b *bridge) hasNone(t *testing.T, kind string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if got := b.beside(kind); len(got) > 0 {
+		t.Errorf("%s is told %v", b.id, got)
+	}
 }
 
 // TestEphemeralOfServiceThatIsDown: while a service is down, the newest of each kind

@@ -137,11 +137,7 @@ func TestMessagesToDevices(t *testing.T) {
 			}
 		}
 		for _, b := range []*bridge{plain, nosy} {
-			b.mu.Lock()
-			if got := b.beside("to_device"); len(got) > 0 {
-				t.Errorf("%s gets %v", b.id, got)
-			}
-			b.mu.Unlock()
+			b.hasNone(t, "to_device")
 		}
 	})
 }
