@@ -17,9 +17,9 @@
 //     client gets each one with the token that covers its position, and again if
 //     it asks with the older token; what a token acknowledges is deleted.
 //   - Of one sender at most quota messages for a device stand in its inbox. The
-//     others wait their turn outside of it, so nobody's flood delays others. Users
-//     of other servers whom nobody here shares a room with share one quota for
-//     each server.
+//     others wait their turn outside of it, so nobody's flood delays others. The
+//     first few requests a day of a local user come on top. Users of other servers
+//     whom nobody here shares a room with share one quota for each server.
 //   - A change of a user's devices is a position of the stream. Whoever shares a
 //     room with the user finds it in their next answer, whether they came before
 //     or after it.

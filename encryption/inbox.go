@@ -103,7 +103,7 @@ func letIn(tx *db.Tx, d device) error {
 			return err
 		}
 		for _, m := range list {
-			if err := tx.Exec(insertMessage, d.user, d.id, tx.Position(), sender, m.event); err != nil {
+			if err := tx.Exec(insertCounted, d.user, d.id, tx.Position(), sender, m.event); err != nil {
 				return err
 			}
 		}

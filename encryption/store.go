@@ -32,8 +32,10 @@ import (
 // unless it is stale. remote_devices and remote_cross_keys hold keys with the
 // signatures of their owners, canonical.
 //
-// The third migration keeps to_device in the order in which it is written: the
-// messages of one request go to devices that lie far apart.
+// The third and fourth migrations keep to_device in the order in which it is
+// written: the messages of one request go to devices that lie far apart. account
+// is whose quota a message counts against, NULL if it does not count: most do not,
+// and cost one index less.
 var _ = db.Schema("encryption", `
 CREATE TABLE device_keys (
 	user_id   TEXT NOT NULL,
@@ -214,6 +216,22 @@ INSERT INTO to_device (position, user_id, device_id, sender, event)
 DROP TABLE old_to_device;
 CREATE INDEX to_device_inbox ON to_device (user_id, device_id, position);
 CREATE INDEX to_device_sender ON to_device (sender, user_id, device_id);
+`, `
+DROP INDEX to_device_inbox;
+DROP INDEX to_device_sender;
+ALTER TABLE to_device RENAME TO old_to_device;
+CREATE TABLE to_device (
+	position  INTEGER PRIMARY KEY,
+	user_id   TEXT NOT NULL,
+	device_id TEXT NOT NULL,
+	account   TEXT,
+	event     {blob} NOT NULL
+);
+INSERT INTO to_device (position, user_id, device_id, account, event)
+	SELECT position, user_id, device_id, sender, event FROM old_to_device ORDER BY position;
+DROP TABLE old_to_device;
+CREATE INDEX to_device_inbox ON to_device (user_id, device_id, position);
+CREATE INDEX to_device_account ON to_device (account, user_id, device_id) WHERE account IS NOT NULL;
 `)
 
 // Device and cross-signing keys.
@@ -298,39 +316,6 @@ var (
 		VALUES ($1, $2, $3, $4) ON CONFLICT (user_id)
 		DO UPDATE SET device_id = excluded.device_id, device_data = excluded.device_data, display_name = excluded.display_name`)
 	deleteDehydrated = db.SQL(`DELETE FROM dehydrated_devices WHERE user_id = $1`)
-)
-
-// Messages to devices.
-var (
-	insertTxn = db.SQL(`INSERT INTO to_device_txns (user_id, device_id, event_type, txn_id, ts)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, device_id, event_type, txn_id) DO NOTHING`)
-	deleteTxns = db.SQL(`DELETE FROM to_device_txns WHERE user_id = $1 AND device_id IN {texts $2}`)
-	pruneTxns  = db.SQL(`DELETE FROM to_device_txns WHERE ts < $1`)
-
-	insertMessage = db.SQL(`INSERT INTO to_device (user_id, device_id, position, sender, event) VALUES ($1, $2, $3, $4, $5)`)
-	insertWaiting = db.SQL(`INSERT INTO to_device_waiting (user_id, device_id, sender, arrival, event) VALUES ($1, $2, $3, $4, $5)`)
-	// How many messages of a sender there are, counted up to a limit, and whether any wait.
-	countAnySender = db.SQL(`SELECT (SELECT count(*) FROM (SELECT 1 AS one FROM to_device WHERE sender = $1 LIMIT $2) AS few),
-		EXISTS (SELECT 1 FROM to_device_waiting WHERE sender = $1)`)
-	countBySender = db.SQL(`SELECT user_id, device_id, 0 AS waits, count(*) FROM to_device
-		WHERE sender = $1 AND user_id IN {texts $2} GROUP BY user_id, device_id
-		UNION ALL SELECT user_id, device_id, 1 AS waits, count(*) FROM to_device_waiting
-		WHERE sender = $1 AND user_id IN {texts $2} GROUP BY user_id, device_id`)
-	selectMessages = db.SQL(`SELECT position, event FROM to_device
-		WHERE user_id = $1 AND device_id = $2 AND position > $3 AND position <= $4 ORDER BY position LIMIT $5`)
-	selectMessagesOf = db.SQL(`SELECT user_id, device_id, position, event FROM to_device
-		WHERE user_id IN {texts $1} ORDER BY position LIMIT $2`)
-	selectReceivers = db.SQL(`SELECT DISTINCT user_id FROM to_device`)
-	oldestMessage   = db.SQL(`SELECT position FROM to_device WHERE user_id = $1 AND device_id = $2 ORDER BY position LIMIT 1`)
-	deleteMessages  = db.SQL(`DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3`)
-	selectWaiters   = db.SQL(`SELECT DISTINCT sender FROM to_device_waiting WHERE user_id = $1 AND device_id = $2 ORDER BY sender`)
-	countPending    = db.SQL(`SELECT count(*) FROM to_device WHERE sender = $1 AND user_id = $2 AND device_id = $3`)
-	selectWaiting   = db.SQL(`SELECT arrival, event FROM to_device_waiting
-		WHERE user_id = $1 AND device_id = $2 AND sender = $3 ORDER BY arrival LIMIT $4`)
-	deleteWaiting = db.SQL(`DELETE FROM to_device_waiting WHERE user_id = $1 AND device_id = $2 AND sender = $3 AND arrival <= $4`)
-
-	deleteInboxes = db.SQL(`DELETE FROM to_device WHERE user_id = $1 AND device_id IN {texts $2}`)
-	deleteQueues  = db.SQL(`DELETE FROM to_device_waiting WHERE user_id = $1 AND device_id IN {texts $2}`)
 )
 
 func scanDevice(s db.Scanner) (d device, err error) {

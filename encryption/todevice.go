@@ -17,7 +17,8 @@ import (
 const (
 	// quota is how many messages of one sender stand in a device's inbox; what
 	// is more waits outside. A device that is away for long loses what goes
-	// beyond maxWaiting of one sender.
+	// beyond maxWaiting of one sender. The messages of as many requests a day of a
+	// local user do not count: most users send no more, and keeping count costs.
 	quota      = 100
 	maxWaiting = 10_000
 
@@ -121,13 +122,15 @@ func checkMessage(user matrix.UserID, id matrix.DeviceID, content json.RawMessag
 
 // parcel is messages of one sender, made ready before the write.
 type parcel struct {
+	sender  matrix.UserID
 	account string // whose quota they count against
 	to      []matrix.UserID
 	events  map[matrix.UserID]map[matrix.DeviceID][]byte
 }
 
 func newParcel(sender matrix.UserID, account, eventType string, messages Messages) *parcel {
-	p := &parcel{account, slices.Sorted(maps.Keys(messages)), make(map[matrix.UserID]map[matrix.DeviceID][]byte, len(messages))}
+	events := make(map[matrix.UserID]map[matrix.DeviceID][]byte, len(messages))
+	p := &parcel{sender, account, slices.Sorted(maps.Keys(messages)), events}
 	for user, contents := range messages {
 		p.events[user] = make(map[matrix.DeviceID][]byte, len(contents))
 		for id, content := range contents {
@@ -180,7 +183,7 @@ func toDeviceEvent(sender matrix.UserID, eventType string, content json.RawMessa
 	b := append(make([]byte, 0, len(content)+len(sender)+len(eventType)+40), `{"type":`...)
 	b = append(appendText(b, eventType), `,"sender":`...)
 	b = append(appendText(b, sender), `,"content":`...)
-	if bytes.ContainsAny(content, " \t\r\n") { // what is encrypted mostly has none
+	if spaced(content) { // what is encrypted mostly is not
 		var compact bytes.Buffer
 		if json.Compact(&compact, content) == nil {
 			content = compact.Bytes()
@@ -189,17 +192,58 @@ func toDeviceEvent(sender matrix.UserID, eventType string, content json.RawMessa
 	return append(append(b, content...), '}')
 }
 
-// load is how much a device holds of one sender.
-type load struct{ pending, waiting int }
-
-// post stores messages of one sender: into the inboxes as far as the quota goes,
-// behind the earlier ones that wait.
+// post stores messages of one sender.
 func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []message) error {
-	loads, err := loadsOf(ctx, tx, p)
+	counted, err := e.counted(ctx, tx, p)
 	if err != nil {
 		return err
 	}
 	var news inboxChanged
+	if counted {
+		err = postCounted(ctx, tx, p, all, &news)
+	} else {
+		err = postAll(tx, all, &news)
+	}
+	if err != nil {
+		return err
+	}
+	if len(news.devices) > 0 {
+		tx.Publish(news)
+	}
+	return nil
+}
+
+// counted tells whether messages count against a quota.
+func (e *Encryption) counted(ctx context.Context, tx *db.Tx, p *parcel) (bool, error) {
+	if !e.local(p.sender) {
+		return true, nil
+	}
+	counted, _, err := db.One(ctx, tx, countRequests, func(s db.Scanner) (bool, error) {
+		var requests int
+		var waits bool
+		err := s.Scan(&requests, &waits)
+		return requests > quota || waits, err
+	}, p.sender, quota+1)
+	return counted, err
+}
+
+func postAll(tx *db.Tx, all []message, news *inboxChanged) error {
+	for _, m := range all {
+		if err := tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), m.event); err != nil {
+			return err
+		}
+		news.add(m.to)
+	}
+	return nil
+}
+
+// postCounted stores messages in the inboxes as far as the quota goes, the others
+// behind the earlier ones that wait.
+func postCounted(ctx context.Context, tx *db.Tx, p *parcel, all []message, news *inboxChanged) error {
+	loads, err := loadsOf(ctx, tx, p)
+	if err != nil {
+		return err
+	}
 	for _, m := range all {
 		l := loads[m.to]
 		room := l.waiting == 0 && l.pending < quota
@@ -214,7 +258,7 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []messa
 		}
 		switch {
 		case room:
-			err = tx.Exec(insertMessage, m.to.user, m.to.id, tx.Position(), p.account, m.event)
+			err = tx.Exec(insertCounted, m.to.user, m.to.id, tx.Position(), p.account, m.event)
 			news.add(m.to)
 		case l.waiting < maxWaiting:
 			err = tx.Exec(insertWaiting, m.to.user, m.to.id, p.account, tx.Position(), m.event)
@@ -223,26 +267,27 @@ func (e *Encryption) post(ctx context.Context, tx *db.Tx, p *parcel, all []messa
 			return err
 		}
 	}
-	if len(news.devices) > 0 {
-		tx.Publish(news)
-	}
 	return nil
 }
 
-// loadsOf counts what the devices of a parcel's recipients hold of its sender.
-// Those that are not counted have room.
-func loadsOf(ctx context.Context, tx *db.Tx, p *parcel) (map[device]load, error) {
-	few, _, err := db.One(ctx, tx, countAnySender, func(s db.Scanner) (few bool, err error) {
-		var n int
-		var waits bool
-		err = s.Scan(&n, &waits)
-		return n < quota && !waits, err
-	}, p.account, quota)
-	if err != nil || few {
-		return nil, err
+// spaced tells whether white space may be saved.
+func spaced(content []byte) bool {
+	for _, c := range []byte(" \t\r\n") {
+		if bytes.IndexByte(content, c) >= 0 {
+			return true
+		}
 	}
+	return false
+}
+
+// load is how much a device holds against a quota.
+type load struct{ pending, waiting int }
+
+// loadsOf counts what the devices of a parcel's recipients hold. Those that hold
+// nothing are left out.
+func loadsOf(ctx context.Context, tx *db.Tx, p *parcel) (map[device]load, error) {
 	loads := map[device]load{}
-	return loads, db.Each(ctx, tx, countBySender, func(s db.Scanner) error {
+	return loads, db.Each(ctx, tx, countByAccount, func(s db.Scanner) error {
 		var d device
 		var waits, n int
 		err := s.Scan(&d.user, &d.id, &waits, &n)

@@ -91,12 +91,7 @@ func skipValue(b []byte, i int) int {
 	for {
 		switch b[i] {
 		case '"':
-			for i++; b[i] != '"'; i++ {
-				if b[i] == '\\' {
-					i++
-				}
-			}
-			i++
+			i = skipText(b, i)
 		case '{', '[':
 			depth++
 			i++
@@ -113,6 +108,23 @@ func skipValue(b []byte, i int) int {
 		}
 		if depth == 0 {
 			return i
+		}
+	}
+}
+
+// skipText returns the end of the JSON string that starts at i. Most are long and
+// have no escapes, which IndexByte sees many bytes at a time.
+func skipText(b []byte, i int) int {
+	i++
+	quote := i + bytes.IndexByte(b[i:], '"')
+	for {
+		escape := bytes.IndexByte(b[i:quote], '\\')
+		if escape < 0 {
+			return quote + 1
+		}
+		i += escape + 2
+		if i > quote { // it was escaped
+			quote = i + bytes.IndexByte(b[i:], '"')
 		}
 	}
 }
