@@ -205,9 +205,13 @@ func (e *Encryption) announceUser(ctx context.Context, tx *db.Tx, user matrix.Us
 		}
 	}
 	moved := slices.Concat(strangers, asked)
-	// What asked before was told less than others are, and may not know that.
-	if err := e.sendOut(tx, asked, s.ask()); err != nil {
-		return err
+	if len(asked) > 0 { // and was told less than others are
+		if err := s.renew(tx); err != nil {
+			return err
+		}
+		if err := e.sendOut(tx, asked, s.ask()); err != nil {
+			return err
+		}
 	}
 	if err := e.sendOut(tx, strangers, s.first()); err != nil {
 		return err

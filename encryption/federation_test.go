@@ -462,6 +462,38 @@ func TestJoinOnItsWay(t *testing.T) {
 	})
 }
 
+// A server that asked before its join was known, and has all that it was to hear as a
+// stranger, is told of the rest, though nothing changed since.
+func TestKnownTooLate(t *testing.T) {
+	worlds(t, []matrix.ServerName{"a", "b", "c"}, func(t *testing.T, w *world) {
+		a, b, c := w.sites["a"], w.sites["b"], w.sites["c"]
+		alice, carol := a.login("alice", "A1"), c.login("carol", "C1")
+		bob := b.login("bob", "B1")
+		alice.upload(0)
+		h := a.found("alice")
+		w.join(h, bob.user, "a")
+		w.sees(bob, alice.user)
+		w.keeps(b, alice.user)
+		w.join(h, carol.user, "b") // a does not know
+		if got := carol.seen(alice.user); !strings.Contains(got, "ed25519:A1") || strings.Contains(got, "alice's A1") {
+			t.Errorf("carol sees %s", got)
+		}
+		// As after an update that was missed: now it has the newest place in the stream.
+		late := fmt.Sprintf(`{"user_id":%q,"device_id":"A1","stream_id":2,"prev_id":[1]}`, alice.user)
+		if err := c.handle("a", EDUDeviceList, []byte(late)); err != nil {
+			t.Fatal(err)
+		}
+		c.eventually("c keeps what it was told as a stranger", func() bool {
+			_, known, stale := c.remote(alice.user)
+			return known && !stale && c.requests("user/devices/{userId}") > 0
+		})
+		a.learn(h)
+		w.keeps(c, alice.user)
+		w.sees(carol, alice.user)
+		w.keeps(b, alice.user)
+	})
+}
+
 // A client that does not notice a break in the company, as it asks for news only
 // after it, looks again: before the break its question failed, and during it nobody
 // told its server of changes.

@@ -119,14 +119,31 @@ func (s *stream) complete(tx *db.Tx) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	return s.place(tx, missing)
+}
+
+// renew gives the newest change another place in the stream, for servers that may
+// have the list up to the present one, with less in it.
+func (s *stream) renew(tx *db.Tx) error {
+	if len(s.changes) == 0 {
+		return nil
+	}
+	i := s.newestChange()
+	id := s.changes[i].device
+	s.changes = slices.Delete(s.changes, i, i+1)
+	return s.place(tx, []matrix.DeviceID{id})
+}
+
+// place appends changes to the stream.
+func (s *stream) place(tx *db.Tx, devices []matrix.DeviceID) error {
 	tx.Position() // so that no server was told of the id before the first one; see ask
-	ids := make([]int64, len(missing))
-	for i, id := range missing {
+	ids := make([]int64, len(devices))
+	for i, id := range devices {
 		ids[i] = tx.Position()
 		s.changes = append(s.changes, streamChange{id, ids[i]})
 	}
 	s.newest = ids[len(ids)-1]
-	if err := tx.Exec(upsertStreamChanges, s.user, missing, ids); err != nil {
+	if err := tx.Exec(upsertStreamChanges, s.user, devices, ids); err != nil {
 		return err
 	}
 	return tx.Exec(upsertStream, s.user, s.newest)
@@ -180,11 +197,18 @@ func (s *stream) ask() []edu {
 		return nil
 	}
 	last := s.changes[len(s.changes)-1]
-	if last.device == crossSigning && len(s.changes) > 1 {
-		// The keys do not make them ask; a device does.
-		last.device = s.changes[len(s.changes)-2].device
-	}
+	last.device = s.changes[s.newestChange()].device
 	return []edu{s.update(last, last.id-1)}
+}
+
+// newestChange is where the newest change stands that makes other servers ask. The
+// cross-signing keys do not; a device does.
+func (s *stream) newestChange() int {
+	i := len(s.changes) - 1
+	if s.changes[i].device == crossSigning && i > 0 {
+		i--
+	}
+	return i
 }
 
 // updates are the updates of some changes, one after the other.
