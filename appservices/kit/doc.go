@@ -21,6 +21,9 @@
 //     row, so a homeserver that keeps to the specification makes one event of it,
 //     however often it is sent. What goes to a room arrives in the order in which it
 //     was sent.
+//   - Events of rooms that the service's user is in, and invitations of it, are found
+//     by the service if the homeserver does not tell of them: in the rooms' history and
+//     in /sync. The service speaks as this one user only.
 //   - An event that cannot be handled is set aside after three retries; it holds up
 //     its room for two minutes, and others never.
 //   - Tokens are compared in constant time, and appear in no log or error.

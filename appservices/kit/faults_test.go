@@ -20,11 +20,14 @@ import (
 // ledger is a service that notes each text in a table of its own and answers it: what
 // was handled twice, or was answered without being noted, shows.
 var (
-	ledger = kit.NewSchema("ledger", `CREATE TABLE ledger (nid INTEGER PRIMARY KEY, room TEXT NOT NULL, text TEXT NOT NULL)`)
+	ledger = kit.NewSchema("ledger", `CREATE TABLE ledger (nid INTEGER PRIMARY KEY, room TEXT NOT NULL, text TEXT NOT NULL)`,
+		`CREATE TABLE invitations (nid INTEGER PRIMARY KEY, room TEXT NOT NULL)`)
 
-	insertEntry   = ledger.SQL(`INSERT INTO ledger (nid, room, text) VALUES ($1, $2, $3)`)
-	countEntries  = ledger.SQL(`SELECT count(*) FROM ledger WHERE room = $1`)
-	selectEntries = ledger.SQL(`SELECT text FROM ledger WHERE room = $1 ORDER BY nid`)
+	insertEntry      = ledger.SQL(`INSERT INTO ledger (nid, room, text) VALUES ($1, $2, $3)`)
+	countEntries     = ledger.SQL(`SELECT count(*) FROM ledger WHERE room = $1`)
+	insertInvitation = ledger.SQL(`INSERT INTO invitations (nid, room) VALUES ($1, $2)`)
+	countInvitations = ledger.SQL(`SELECT count(*) FROM invitations WHERE room = $1`)
+	selectEntries    = ledger.SQL(`SELECT text FROM ledger WHERE room = $1 ORDER BY nid`)
 )
 
 func openLedger(ctx context.Context, c kit.Config) (kittest.Service, error) {
@@ -46,6 +49,12 @@ func openLedger(ctx context.Context, c kit.Config) (kittest.Service, error) {
 		tx.ReactTo(ref, "✅")
 		return nil
 	})
+	s.On(event.StateMember, func(tx *kit.Tx, ev *kit.Event) error {
+		if ev.GetStateKey() != string(s.User()) || ev.Content.AsMember().Membership != event.MembershipInvite {
+			return nil
+		}
+		return tx.Exec(insertInvitation, tx.Next("invitations"), ev.RoomID)
+	})
 	return s, nil
 }
 
@@ -59,9 +68,9 @@ func scanText(r kit.Scanner) (text string, err error) {
 	return text, err
 }
 
-// TestFaults: whatever goes wrong, each text is handled exactly once and answered
-// exactly once, and the answers of a room come in the order in which its texts were
-// handled.
+// TestFaults: whatever goes wrong, each text and each invitation is handled exactly
+// once, each text answered exactly once, and the answers of a room come in the order in
+// which its texts were handled.
 func TestFaults(t *testing.T) {
 	seeds, steps := 2, 60
 	if os.Getenv("TEAHOUSE_LONG") != "" {
@@ -76,21 +85,34 @@ func TestFaults(t *testing.T) {
 
 func suffer(t *testing.T, url string, seed uint64, steps int) {
 	d := rand.New(rand.NewPCG(seed, 3))
-	r := kittest.Start(t, kittest.Options{Database: url, Seed: seed, Faults: kittest.Everything(0.05), Open: openLedger})
+	r := kittest.Start(t, kittest.Options{Database: url, Seed: seed, Faults: kittest.Everything(0.05), Open: openLedger, InvitesNamed: seed%2 == 1})
 	alice := r.User("alice")
 	said := map[id.RoomID][]string{}
-	var rooms []id.RoomID
+	times := map[id.RoomID]int{} // that it was invited
+	rooms, doors := []id.RoomID{}, []id.RoomID{}
 	for range 4 {
-		rooms = append(rooms, alice.CreateRoom(r.Bot()))
+		rooms, doors = append(rooms, alice.CreateRoom(r.Bot())), append(doors, alice.CreateRoom(r.Bot()))
+	}
+	for _, room := range slices.Concat(rooms, doors) {
+		times[room] = 1
 	}
 	r.Settle()
 	for i := range steps {
 		switch n := d.IntN(100); {
-		case n < 70:
+		case n < 60:
 			room := rooms[d.IntN(len(rooms))]
 			text := fmt.Sprint("text ", i)
-			alice.Say(room, text)
-			said[room] = append(said[room], text)
+			if slices.Contains(r.Members(room), r.Bot()) {
+				alice.Say(room, text)
+				said[room] = append(said[room], text)
+			}
+		case n < 70:
+			room := doors[d.IntN(len(doors))]
+			if slices.Contains(r.Members(room), r.Bot()) {
+				alice.Kick(room, r.Bot())
+				alice.Invite(room, r.Bot())
+				times[room]++
+			}
 		case n < 75:
 			r.Kill()
 		default:
@@ -104,7 +126,15 @@ func suffer(t *testing.T, url string, seed uint64, steps int) {
 	for _, room := range rooms {
 		exactlyOnce(t, r, r.Service().(*kit.Service), room, said[room])
 	}
-	t.Logf("%d texts in %d lives of the service", steps, r.Lives())
+	invitations := 0
+	for _, room := range slices.Concat(rooms, doors) {
+		invitations += times[room]
+		n, _, err := kit.One(t.Context(), r.Service().(*kit.Service), countInvitations, scanInt, room)
+		if err != nil || n != times[room] || !slices.Contains(r.Members(room), r.Bot()) {
+			t.Errorf("%d of %d invitations to %s were handled, whose members are %v, %v", n, times[room], room, r.Members(room), err)
+		}
+	}
+	t.Logf("%d texts and %d invitations in %d lives of the service", steps, invitations, r.Lives())
 }
 
 // exactlyOnce compares what was said in a room with what was handled and answered.

@@ -119,10 +119,13 @@ func (s *Service) finish(ctx context.Context, v item, state int, r result, probl
 		if err := tx.Exec(finishRow, v.nid, state, ev, r.room, why, s.now()); err != nil {
 			return err
 		}
-		if v.kind == kindJoin && state == stateDone {
-			return s.learn(tx, v, r)
+		if state != stateDone || v.kind != kindJoin && v.kind != kindLeave {
+			return nil
 		}
-		return nil
+		if err := tx.Exec(setAnswered, v.room, s.inboxIDs.Next()); err != nil || v.kind == kindLeave {
+			return err
+		}
+		return s.learn(tx, v, r)
 	})
 	if err != nil {
 		return s.later(ctx, "that something was sent could not be stored; it is sent again", err)

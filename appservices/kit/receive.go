@@ -140,22 +140,29 @@ func proper(id string, sigil byte) bool {
 	return len(id) > 1 && len(id) <= 255 && id[0] == sigil && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
 }
 
-// store puts events into the inbox, in one transaction.
+// store puts what the homeserver tells into the inbox, in one transaction.
 func (s *Service) store(ctx context.Context, events []received) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return s.db.Write(ctx, func(tx *db.Tx) error { return s.insert(tx, events) })
+	return s.db.Write(ctx, func(tx *db.Tx) (err error) {
+		for _, ev := range events {
+			if m, at := s.membership(ev.text); m != "" {
+				err = s.insertOwn(ctx, tx, ev, m, at)
+			} else {
+				err = s.insert(tx, ev)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-func (s *Service) insert(tx *db.Tx, events []received) error {
-	for _, ev := range events {
-		if err := tx.Exec(insertEvent, s.inboxIDs.Next(), ev.id, ev.room, []byte(ev.text), s.now()); err != nil {
-			return err
-		}
-		tx.Publish(toHandle(ev.room))
-	}
-	return nil
+func (s *Service) insert(tx *db.Tx, ev received) error {
+	tx.Publish(toHandle(ev.room))
+	return tx.Exec(insertEvent, s.inboxIDs.Next(), ev.id, ev.room, []byte(ev.text), s.now())
 }
 
 // suspect has all rooms swept when the numbers of transactions begin anew: the

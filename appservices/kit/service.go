@@ -64,10 +64,11 @@ type Service struct {
 	inboxIDs  *db.Sequence
 	outboxIDs *db.Sequence
 	lastTxn   atomic.Int64
-	lastSent  atomic.Int64  // when an event was sent last, in milliseconds
-	echoes    chan struct{} // says that lastSent changed
-	busy      atomic.Int64  // see Busy
-	instance  string        // of the database: makes transaction ids unlike those of another
+	synced    atomic.Pointer[string] // up to where invitations are known; nil: nowhere
+	lastSent  atomic.Int64           // when an event was sent last, in milliseconds
+	echoes    chan struct{}          // says that lastSent changed
+	busy      atomic.Int64           // see Busy
+	instance  string                 // of the database: makes transaction ids unlike those of another
 
 	handlers map[string][]Handler
 	commands map[string]*Command // by name and alias, in lower case
@@ -116,7 +117,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	}
 	s.inbox = newLanes(s.clock, s.log, eventsAtOnce, s.handleRoom)
 	s.outbox = newLanes(s.clock, s.log, sendsAtOnce, s.sendLane)
-	s.sweeps = newLanes(s.clock, s.log, sweepsAtOnce, s.sweepRoom)
+	s.sweeps = newLanes(s.clock, s.log, sweepsAtOnce, s.sweep)
 	if err := s.begin(ctx); err != nil {
 		d.Close()
 		return nil, err

@@ -101,6 +101,11 @@ CREATE TABLE kit_links (
 ) {without rowid};
 `, `
 CREATE INDEX kit_outbox_event ON kit_outbox (event_id) WHERE event_id IS NOT NULL;
+`, `
+ALTER TABLE kit_rooms ADD COLUMN invited TEXT;
+ALTER TABLE kit_rooms ADD COLUMN nameless INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE kit_rooms ADD COLUMN found INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE kit_rooms ADD COLUMN moved INTEGER NOT NULL DEFAULT 0;
 `)
 
 // What a service needs of the database is named here: bots outside this program

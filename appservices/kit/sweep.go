@@ -45,9 +45,16 @@ var (
 			AND NOT EXISTS (SELECT 1 FROM kit_inbox AS i WHERE i.event_id = o.event_id)`)
 )
 
-// Sweep has the history of all rooms looked through, now, for what the homeserver
-// should have told of and did not.
+// Sweep has the history of all rooms, and all invitations, looked through, now, for
+// what the homeserver should have told of and did not.
 func (s *Service) Sweep(ctx context.Context) error {
+	s.synced.Store(nil)
+	return s.sweepAll(ctx)
+}
+
+// sweepAll is Sweep of what is new.
+func (s *Service) sweepAll(ctx context.Context) error {
+	s.sweeps.wake(invitations)
 	return db.Each(ctx, s.db, selectJoined, func(r db.Scanner) error {
 		room, err := scanText(r)
 		s.sweeps.wake(room)
@@ -64,7 +71,7 @@ func (s *Service) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := s.clock.Now()
 		if !now.Before(next) {
-			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := s.sweepAll(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("the rooms could not be read; they are not looked through", "error", err)
 			}
 			s.tidy(ctx)
@@ -84,11 +91,12 @@ func (s *Service) watch(ctx context.Context) {
 }
 
 // missEchoes has those rooms swept from which the homeserver did not tell of what was
-// sent between two times.
+// sent between two times. If there are any, it may have dropped invitations, too.
 func (s *Service) missEchoes(ctx context.Context, since, until time.Time) {
 	err := db.Each(ctx, s.db, selectSilent, func(r db.Scanner) error {
 		room, err := scanText(r)
 		s.sweeps.wake(room)
+		s.sweeps.wake(invitations)
 		return err
 	}, since.UnixMilli(), until.UnixMilli())
 	if err != nil && ctx.Err() == nil {
@@ -131,6 +139,14 @@ type page struct {
 	End   string            `json:"end"`
 }
 
+// sweep looks through a room, or for invitations.
+func (s *Service) sweep(ctx context.Context, lane string) time.Time {
+	if lane == invitations {
+		return s.sweepInvitations(ctx)
+	}
+	return s.sweepRoom(ctx, lane)
+}
+
 // sweepRoom reads the history of a room back to what is known to be whole, and puts
 // what the homeserver did not tell of into the inbox.
 func (s *Service) sweepRoom(ctx context.Context, room string) time.Time {
@@ -155,8 +171,10 @@ func (s *Service) sweepRoom(ctx context.Context, room string) time.Time {
 		return s.clock.Now().Add(longestRest / 5)
 	}
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
-		if err := s.insert(tx, found); err != nil {
-			return err
+		for _, ev := range found {
+			if err := s.insert(tx, ev); err != nil {
+				return err
+			}
 		}
 		return tx.Exec(setSwept, room, newest)
 	})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,8 +22,8 @@ import (
 const often = 0.05
 
 // TestFaults: over 30 days in which everything fails now and then, and the service is
-// killed at random, no entry is lost and none is posted twice. (Three days, where tests
-// are to be quick.)
+// killed at random, no entry is lost, none is posted twice, and the service comes
+// wherever it is invited. (Three days, where tests are to be quick.)
 func TestFaults(t *testing.T) {
 	seeds, days := 1, 3
 	if os.Getenv("TEAHOUSE_LONG") != "" {
@@ -146,6 +147,7 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		p.fails = often
 		p.mu.Unlock()
 	}
+	var late []id.RoomID // which it is invited to in the midst of it
 	end := r.Clock.Now().Add(time.Duration(days) * 24 * time.Hour)
 	for r.Clock.Now().Before(end) {
 		for range d.IntN(3) {
@@ -157,6 +159,9 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		if d.Float64() < often {
 			r.Kill()
 		}
+		if len(late) < 2*days {
+			late = append(late, alice.Direct(r.Bot()))
+		}
 		r.Pass(time.Duration(1+d.IntN(5*3600)) * time.Second)
 	}
 	r.Heal()
@@ -164,6 +169,11 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		p.heal()
 	}
 	r.Pass(50 * time.Hour)
+	for _, room := range late {
+		if !slices.Contains(r.Members(room), r.Bot()) {
+			t.Errorf("the invitation to %s was lost", room)
+		}
+	}
 	published := 0
 	for room, of := range rooms {
 		for _, p := range of {

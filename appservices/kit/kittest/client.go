@@ -62,6 +62,7 @@ func (h *Homeserver) api() http.Handler {
 	handle("GET "+v3+"/rooms/{room}/messages", h.getMessages)
 	handle("GET "+v3+"/rooms/{room}/joined_members", h.getMembers)
 	handle("GET "+v3+"/joined_rooms", h.getRooms)
+	handle("GET "+v3+"/sync", h.getSync)
 	handle("POST "+v3+"/join/{room}", h.postJoin)
 	handle("POST "+v3+"/rooms/{room}/join", h.postJoin)
 	handle("POST "+v3+"/rooms/{room}/leave", h.postLeave)
@@ -185,6 +186,34 @@ func (h *Homeserver) getRooms(*http.Request, []byte) (any, error) {
 		}
 	}
 	return object{"joined_rooms": rooms}, nil
+}
+
+// getSync shows invitations: all, or those since a position.
+func (h *Homeserver) getSync(r *http.Request, _ []byte) (any, error) {
+	q := r.URL.Query()
+	since, _ := strconv.Atoi(q.Get("since"))
+	if !json.Valid([]byte(q.Get("filter"))) {
+		return nil, errBadJSON
+	}
+	invite := object{}
+	for _, in := range h.order {
+		v := h.rooms[in]
+		ev := v.state[stateKey(event.StateMember.Type, string(h.service))]
+		if v.members[h.service] != event.MembershipInvite || number(ev) <= since {
+			continue
+		}
+		shown := []object{stripped(v.state[stateKey(event.StateCreate.Type, "")]), stripped(ev)}
+		if h.invitesNamed {
+			shown[1]["event_id"] = ev.ID
+		}
+		invite[string(in)] = object{"invite_state": object{"events": shown}}
+	}
+	return object{"next_batch": strconv.Itoa(h.count), "rooms": object{"invite": invite}}, nil
+}
+
+// stripped is a state event as it is shown to those outside.
+func stripped(ev *event.Event) object {
+	return object{"type": ev.Type.Type, "state_key": ev.StateKey, "sender": ev.Sender, "content": ev.Content.Raw}
 }
 
 func (h *Homeserver) postJoin(r *http.Request, _ []byte) (any, error) {

@@ -18,7 +18,7 @@ type Faults struct {
 	Duplicate float64 // a transaction that was taken comes again
 	Reorder   float64 // a transaction has its rooms in another order
 	Delay     float64 // nothing comes for a while
-	Lose      float64 // a message is never sent to the service
+	Lose      float64 // a message or an invitation is never sent to the service
 	Restart   float64 // transaction ids begin anew, and the last events come again
 
 	// On the way from the service to the homeserver.

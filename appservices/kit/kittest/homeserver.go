@@ -34,6 +34,8 @@ type Homeserver struct {
 	count   int
 	told    []*event.Event // what the service has to be told, in order
 	openID  map[string]id.UserID
+
+	invitesNamed bool // see Options
 }
 
 type room struct {
@@ -57,6 +59,12 @@ func newHomeserver(c *clock.Manual, service id.UserID) *Homeserver {
 func (h *Homeserver) next() int {
 	h.count++
 	return h.count
+}
+
+// number is that of an event.
+func number(ev *event.Event) (n int) {
+	_, _ = fmt.Sscanf(string(ev.ID), "$%d", &n)
+	return n
 }
 
 func (h *Homeserver) newRoom() *room {

@@ -38,6 +38,8 @@ type Options struct {
 	Seed     uint64
 	Faults   Faults
 	Log      io.Writer // of the service; nil: the test's output is not disturbed
+	// InvitesNamed has /sync show the event ids of invitations, as some homeservers do.
+	InvitesNamed bool
 	// Open opens the service, also after it was killed. It may add to the
 	// configuration, and adds the handlers.
 	Open func(ctx context.Context, c kit.Config) (Service, error)
@@ -84,6 +86,7 @@ func Start(t testing.TB, o Options) *Rig {
 		Homeserver: newHomeserver(c, id.NewUserID(o.Name, Domain)), Clock: c, t: t, o: o, faults: o.Faults,
 		dice: dice{rand.New(rand.NewPCG(o.Seed, 7))},
 	}
+	r.Homeserver.invitesNamed = o.InvitesNamed
 	r.open()
 	t.Cleanup(func() { r.end() })
 	return r
@@ -348,8 +351,7 @@ func (r *Rig) pick() {
 	h := r.Homeserver
 	n := min(1+r.dice.IntN(maxBatch), len(h.told))
 	for _, ev := range h.told[:n] {
-		// Invitations are no part of the gap sweep: they have no page to be found on.
-		if ev.StateKey == nil && r.dice.hit(r.faults.Lose) {
+		if r.losable(ev) && r.dice.hit(r.faults.Lose) {
 			continue
 		}
 		r.pending = append(r.pending, ev)
@@ -367,6 +369,22 @@ func (r *Rig) pick() {
 		r.txn = 1
 		r.pending = append(slices.Clone(r.recent), r.pending...)
 	}
+}
+
+// losable tells whether a service can find an event by itself: a message, or that it
+// is invited.
+func (r *Rig) losable(ev *event.Event) bool {
+	return ev.StateKey == nil ||
+		ev.Type.Type == event.StateMember.Type && *ev.StateKey == string(r.Bot()) && ev.Content.Raw["membership"] == string(event.MembershipInvite)
+}
+
+// Forget has the service told of nothing that f does, which it cannot find by itself
+// as it finds what is lost.
+func (r *Rig) Forget(f func()) {
+	f()
+	r.Homeserver.mu.Lock()
+	defer r.Homeserver.mu.Unlock()
+	r.told, r.pending = nil, nil
 }
 
 // put sends the transaction once.
