@@ -77,12 +77,12 @@ func (s *Service) send(ctx context.Context, v item) time.Time {
 		return time.Time{}
 	}
 	if err == nil {
-		return s.finish(ctx, v, stateDone, done, "")
+		return s.finish(ctx, v, stateDone, done, nil)
 	}
 	wait, final := s.judge(v, err)
 	if final {
 		s.log.Warn("something could not be sent and was given up", "kind", v.kind, "room", v.room, "row", v.nid, "error", err)
-		return s.finish(ctx, v, stateAside, result{}, err.Error())
+		return s.finish(ctx, v, stateAside, result{}, err)
 	}
 	if v.attempts == 0 {
 		s.log.Warn("something could not be sent; trying again", "kind", v.kind, "room", v.room, "row", v.nid, "in", wait, "error", err)
@@ -106,18 +106,33 @@ type result struct {
 	encrypted bool
 }
 
-func (s *Service) finish(ctx context.Context, v item, state int, r result, problem string) time.Time {
-	var ev, why *string
+// OnRefused has f called when the homeserver forbids a message or another event that
+// the service sent: because its user may not speak in the room, or is not in it any
+// more. It is called in the transaction that gives the event up.
+func (s *Service) OnRefused(f func(tx *Tx, room id.RoomID, ref Ref) error) {
+	s.refused = append(s.refused, f)
+}
+
+// finish notes what became of a row: why it was given up, if it was.
+func (s *Service) finish(ctx context.Context, v item, state int, r result, why error) time.Time {
+	var ev, problem *string
 	if r.event != "" {
 		ev = (*string)(&r.event)
 	}
-	if problem != "" {
-		problem = printable(problem)
-		why = &problem
+	if why != nil {
+		text := printable(why.Error())
+		problem = &text
 	}
 	err := s.Do(ctx, func(tx *Tx) error {
-		if err := tx.Exec(finishRow, v.nid, state, ev, r.room, why, s.now()); err != nil {
+		if err := tx.Exec(finishRow, v.nid, state, ev, r.room, problem, s.now()); err != nil {
 			return err
+		}
+		if v.kind == kindSend && errors.Is(why, mautrix.MForbidden) {
+			for _, f := range s.refused {
+				if err := f(tx, v.room, Ref(v.nid)); err != nil {
+					return err
+				}
+			}
 		}
 		if state != stateDone || v.kind != kindJoin && v.kind != kindLeave {
 			return nil

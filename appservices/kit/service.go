@@ -75,6 +75,7 @@ type Service struct {
 	listed   []*Command
 	answers  map[string]func(*Tx, *Answer) error
 
+	refused   []func(tx *Tx, room id.RoomID, ref Ref) error
 	ephemeral map[string][]Handler
 	passing   chan passing
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/dialer"
 )
 
 // basis is what the database of every service has.
@@ -116,6 +117,10 @@ type (
 	Querier = db.Querier // what reads: a *Tx, or a *Service for what is committed
 	Rows    = db.Rows    // the result of Query
 )
+
+// ErrTooLarge is what reading an answer fails with that is larger than Config.Dialer's
+// clients take.
+var ErrTooLarge = dialer.ErrTooLarge
 
 // Schema is the tables of a service, and its method SQL makes the statements on
 // them. The texts are understood by SQLite and PostgreSQL: parameters are $1, $2 and

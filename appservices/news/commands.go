@@ -29,6 +29,8 @@ func (n *News) listen() {
 	n.On(event.EventReaction, n.reaction)
 	n.On(event.EventRedaction, n.redaction)
 	n.On(event.StateMember, n.member)
+	n.On(event.StatePowerLevels, n.changed)
+	n.OnRefused(n.refusal)
 }
 
 // maxArgument is how much of a command is heeded: an answer may repeat it.
@@ -77,7 +79,7 @@ func (n *News) list(tx *kit.Tx, c *kit.Call) error {
 		}
 		switch {
 		case s.problem != "":
-			line += "\n    " + say(c.Language, "problem", s.problem)
+			line += "\n    " + say(c.Language, "problem", inWords(c.Language, s.problem))
 		case !s.fetched:
 			line += "\n    " + say(c.Language, "unfetched")
 		}
@@ -90,7 +92,7 @@ func (n *News) list(tx *kit.Tx, c *kit.Call) error {
 		lines = append(lines, say(c.Language, "digested", clockText(r.digest), r.zone))
 	}
 	if r.quietFrom != none {
-		lines = append(lines, say(c.Language, "quieted", clockText(r.quietFrom), clockText(r.quietTo), r.zone))
+		lines = append(lines, say(c.Language, "quieted", clockText(r.quietFrom), clockText(r.quietTo), r.quietZone))
 	}
 	for _, text := range messagesOf(lines) {
 		tx.Reply(c.Event, text)
@@ -240,8 +242,11 @@ func (n *News) redaction(tx *kit.Tx, ev *kit.Event) error {
 // member ends what a room follows when the service is not in it any more.
 func (n *News) member(tx *kit.Tx, ev *kit.Event) error {
 	m, ok := ev.Content.Parsed.(*event.MemberEventContent)
-	if !ok || ev.StateKey == nil || *ev.StateKey != string(n.User()) || m.Membership != event.MembershipLeave && m.Membership != event.MembershipBan {
+	switch {
+	case !ok || ev.StateKey == nil || *ev.StateKey != string(n.User()):
 		return nil
+	case m.Membership == event.MembershipLeave || m.Membership == event.MembershipBan:
+		return n.left(tx, string(ev.RoomID))
 	}
-	return n.left(tx, string(ev.RoomID))
+	return n.changed(tx, ev)
 }

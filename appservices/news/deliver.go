@@ -22,8 +22,15 @@ func (n *News) deliverDue(ctx context.Context) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, err
 		}
-		if len(owed) == 0 {
+		silent, err := kit.All(ctx, n, mutes, scanMute, n.now().UnixMilli(), roomsAtOnce)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if len(owed)+len(silent) == 0 {
 			return n.earliest(ctx, nextDue, n.now().UnixMilli())
+		}
+		if err := each(ctx, silent, deliverers, n.again); err != nil {
+			return time.Time{}, err
 		}
 		if err := each(ctx, owed, deliverers, n.deliverTo); err != nil {
 			return time.Time{}, err
@@ -66,23 +73,28 @@ func (n *News) deliverTo(ctx context.Context, name string) error {
 }
 
 func scanEntry(r kit.Scanner) (e entry, err error) {
-	err = r.Scan(&e.feed, &e.n, &e.from, &e.keywords, &e.link, &e.title, &e.author, &e.html, &e.text, &e.found)
+	err = r.Scan(&e.feed, &e.n, &e.from, &e.address, &e.keywords, &e.link, &e.title, &e.author, &e.html, &e.text, &e.found)
 	return e, err
 }
 
 // readRoom reads how a room wants its news.
 func readRoom(q kit.Querier, name string) (r room, found bool, err error) {
-	var zone, muted string
+	var zone, quietZone, muted string
 	r, found, err = kit.One(context.Background(), q, selectRoom, func(s kit.Scanner) (r room, err error) {
-		err = s.Scan(&r.language, &zone, &r.digest, &r.quietFrom, &r.quietTo, &muted)
+		err = s.Scan(&r.language, &zone, &r.digest, &quietZone, &r.quietFrom, &r.quietTo, &muted, &r.asker)
 		return r, err
 	}, name)
-	r.muted = split(muted)
-	var unknown error
-	if r.zone, unknown = time.LoadLocation(zone); unknown != nil {
-		r.zone = time.UTC
-	}
+	r.muted, r.zone, r.quietZone = split(muted), location(zone), location(quietZone)
 	return r, found, err
+}
+
+// location is a time zone, or UTC if there is none of that name any more.
+func location(zone string) *time.Location {
+	l, err := time.LoadLocation(zone)
+	if err != nil {
+		return time.UTC
+	}
+	return l
 }
 
 // send sends entries and moves the cursors behind them, and behind those that the
@@ -101,6 +113,11 @@ func (n *News) send(tx *kit.Tx, name string, r room, owed []entry, list bool) er
 			return err
 		}
 	}
+	return n.show(tx, name, r, pass, list)
+}
+
+// show sends entries as messages of their own, or as a list.
+func (n *News) show(tx *kit.Tx, name string, r room, pass []entry, list bool) error {
 	if !list && len(pass) <= burst {
 		for _, e := range pass {
 			if err := n.posted(tx, tx.Send(roomID(name), messageType, e.message()), name, []entry{e}, false); err != nil {
@@ -120,7 +137,7 @@ func (n *News) send(tx *kit.Tx, name string, r room, owed []entry, list bool) er
 // posted notes which entries a message shows.
 func (n *News) posted(tx *kit.Tx, ref kit.Ref, name string, entries []entry, listed bool) error {
 	for _, e := range entries {
-		if err := tx.Exec(addPost, int64(ref), name, e.feed, e.n, listed, n.now().UnixMilli()); err != nil {
+		if err := tx.Exec(addPost, int64(ref), name, e.feed, e.n, listed, n.now().UnixMilli(), -e.refused); err != nil {
 			return err
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/teahouse-chat/teahouse/appservices/kit"
@@ -216,7 +214,6 @@ const (
 	// told of it.
 	brokenAfter = 24 * time.Hour
 	brokenTimes = 5
-	maxProblem  = 300
 )
 
 // failed notes a failure, and tells the rooms once of a feed that goes on failing.
@@ -233,7 +230,8 @@ func (n *News) failed(tx *kit.Tx, s source, why error) error {
 	if status, ok := errors.AsType[*feed.StatusError](why); ok {
 		pace.AtLeast = status.RetryAfter
 	}
-	problem := problemText(why)
+	problem := problemOf(why)
+	n.log.Info("a feed could not be fetched", "feed", s.url, "failures", s.failures, "error", why)
 	if !s.told && s.failures >= brokenTimes && now.Sub(time.UnixMilli(s.since)) >= brokenAfter {
 		s.told = true
 		if err := n.tell(tx, s, "broken", problem); err != nil {
@@ -245,7 +243,7 @@ func (n *News) failed(tx *kit.Tx, s source, why error) error {
 
 // drop ends a feed that says that it is gone for good.
 func (n *News) drop(tx *kit.Tx, s source) error {
-	if err := n.tell(tx, s, "gone", ""); err != nil {
+	if err := n.tell(tx, s, "gone", statusProblem+"410"); err != nil {
 		return err
 	}
 	if err := tx.Exec(subsOfFeed, s.nid); err != nil {
@@ -275,20 +273,7 @@ func (n *News) tell(tx *kit.Tx, s source, key, problem string) error {
 		return err
 	}
 	for _, f := range followers {
-		tx.Say(roomID(f.room), say(f.language, key, s.name(), s.url, problem))
+		tx.Say(roomID(f.room), say(f.language, key, s.name(), s.url, inWords(f.language, problem)))
 	}
 	return nil
-}
-
-// problemText is a failure as people are told of it: without what they cannot mend,
-// and without what a stranger's server may have put there.
-func problemText(why error) string {
-	text := why.Error()
-	if status, ok := errors.AsType[*feed.StatusError](why); ok {
-		text = fmt.Sprintf("HTTP %d", status.Status)
-	} else if errors.Is(why, feed.ErrNoFeed) {
-		text = "not a feed"
-	}
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")), " ")
-	return text[:min(len(text), maxProblem)]
 }

@@ -27,11 +27,11 @@ func (n *News) importList(ctx context.Context, j *job) (outcome, error) {
 		return nil, err
 	}
 	if err != nil {
-		return j.says("nolist", problemText(err)), nil
+		return j.says("nolist", n.trouble(j, err)), nil
 	}
 	links, err := feed.ReadOPML(text)
 	if err != nil || len(links) == 0 {
-		return j.says("nolist", "OPML"), nil
+		return j.says("nolist", say(j.language, "problem.nolist")), nil
 	}
 	return func(tx *kit.Tx) error {
 		have, err := subs(tx.Context(), tx, string(j.room))
@@ -123,7 +123,7 @@ func (n *News) exportList(ctx context.Context, j *job) (outcome, error) {
 	file, err := n.Client().UploadBytesWithName(ctx, text, kind, name)
 	if err != nil {
 		if !errors.Is(asked(err), errAsk) {
-			return j.says("failed", problemText(err)), nil
+			return j.says("failed", n.trouble(j, err)), nil
 		}
 		return nil, err
 	}

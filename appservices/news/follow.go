@@ -17,7 +17,7 @@ const maxSubs = 1000
 func (n *News) follow(ctx context.Context, j *job) (outcome, error) {
 	address, err := feed.CheckURL(j.argument)
 	if err != nil {
-		return j.says("notfound", j.argument, "HTTP(S)"), nil
+		return j.says("notfound", j.argument, say(j.language, "problem.noaddress")), nil
 	}
 	_, known, err := kit.One(ctx, n, feedByURL, scanSource, address)
 	if err != nil {
@@ -28,7 +28,7 @@ func (n *News) follow(ctx context.Context, j *job) (outcome, error) {
 	}
 	found, others, err := n.find(ctx, address)
 	if err != nil {
-		return j.says("notfound", address, problemText(err)), nil
+		return j.says("notfound", address, n.trouble(j, err)), nil
 	}
 	return func(tx *kit.Tx) error { return n.subscribe(tx, j, found.answer.Moved, found, others) }, nil
 }
@@ -65,7 +65,7 @@ func (n *News) find(ctx context.Context, address string) (d *document, others []
 func (n *News) subscribe(tx *kit.Tx, j *job, address string, d *document, others []feed.Link) error {
 	address, err := feed.CheckURL(address)
 	if err != nil {
-		return j.answer(tx, "notfound", j.argument, "")
+		return j.answer(tx, "notfound", j.argument, say(j.language, "problem.noaddress"))
 	}
 	have, err := subs(tx.Context(), tx, string(j.room))
 	if err != nil {
@@ -112,6 +112,9 @@ func (n *News) subscribe(tx *kit.Tx, j *job, address string, d *document, others
 // attach has a room follow the feed of an address, which is made if it is not there.
 func (n *News) attach(tx *kit.Tx, j *job, address, title string) (s source, added bool, err error) {
 	if err := tx.Exec(addRoom, j.room, j.language); err != nil {
+		return s, false, err
+	}
+	if err := tx.Exec(setAsker, j.room, j.sender); err != nil {
 		return s, false, err
 	}
 	if err := tx.Exec(addFeed, tx.Next("feeds"), address, title, n.now().UnixMilli()); err != nil {

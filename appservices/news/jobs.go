@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -26,6 +25,7 @@ type job struct {
 	language string
 	argument string
 	attempts int
+	mute     bool // the service may not speak in the room
 }
 
 // outcome is what a job does in the transaction that ends it.
@@ -109,7 +109,7 @@ func (n *News) do(ctx context.Context, j *job) error {
 			return err
 		}
 		if why != nil {
-			return j.answer(tx, "failed", problemText(why))
+			return j.answer(tx, "failed", n.trouble(j, why))
 		}
 		return result(tx)
 	})
@@ -125,32 +125,18 @@ func (n *News) perform(ctx context.Context, j *job) (outcome, error) {
 	if do == nil {
 		return nil, fmt.Errorf("news: there is a job of the kind %q, which a newer version made", j.kind)
 	}
-	if allowed, err := n.mayChange(ctx, j); err != nil || !allowed {
-		return j.says("forbidden"), err
+	levels, err := n.levels(ctx, j.room)
+	if err != nil {
+		return nil, errors.Join(errAsk, err)
+	}
+	j.mute = !n.speaks(levels)
+	switch {
+	case !j.direct && levels.GetUserLevel(j.sender) < levels.StateDefault():
+		return j.says("forbidden"), nil // only who may change the room's state changes what it follows
+	case j.mute && (j.kind == "follow" || j.kind == "import" || j.kind == "export"):
+		return j.says("mutehere", n.link(j.room)), nil
 	}
 	return do(n, ctx, j)
-}
-
-// mayChange tells whether the sender of a command may change what a room follows:
-// whoever may change the room's state. In a direct chat that is its user.
-func (n *News) mayChange(ctx context.Context, j *job) (bool, error) {
-	if j.direct {
-		return true, nil
-	}
-	create, err := n.Client().FullStateEvent(ctx, j.room, event.StateCreate, "")
-	if err != nil {
-		return false, errors.Join(errAsk, err)
-	}
-	levels := event.PowerLevelsEventContent{}
-	err = n.Client().StateEvent(ctx, j.room, event.StatePowerLevels, "", &levels)
-	if errors.Is(err, mautrix.MNotFound) {
-		return create.Sender == j.sender, nil // as the rules have it for a room without levels
-	}
-	if err != nil {
-		return false, errors.Join(errAsk, err)
-	}
-	levels.CreateEvent = create
-	return levels.GetUserLevel(j.sender) >= levels.StateDefault(), nil
 }
 
 // says is the outcome of only answering.
@@ -158,9 +144,15 @@ func (j *job) says(key string, args ...any) outcome {
 	return func(tx *kit.Tx) error { return j.answer(tx, key, args...) }
 }
 
-// answer answers the command.
+// answer answers the command; in a direct chat where the service may not speak in the
+// room.
 func (j *job) answer(tx *kit.Tx, key string, args ...any) error {
-	tx.Reply(j.command(), say(j.language, key, args...))
+	text := say(j.language, key, args...)
+	if j.mute {
+		tx.Direct(j.sender, kit.Text(text))
+	} else {
+		tx.Reply(j.command(), text)
+	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ type entry struct {
 	feed     int64
 	n        int64
 	from     string // the feed's title
+	address  string // and its address
 	keywords string
 	link     string
 	title    string
@@ -27,6 +28,8 @@ type entry struct {
 	html     string
 	text     string
 	found    int64
+	ref      int64 // the message that the room refused, if it did
+	refused  int   // how often it did
 }
 
 // heading is what a message shows first.

@@ -123,7 +123,7 @@ func each[T any](ctx context.Context, items []T, width int, do func(context.Cont
 func (n *News) tidy(ctx context.Context) (time.Time, error) {
 	before := n.now().Add(-keep).UnixMilli()
 	err := n.Do(ctx, func(tx *kit.Tx) error {
-		if err := tx.Exec(prunePosts, before); err != nil {
+		if err := tx.Exec(prunePosts, before, n.now().Add(-refusedFor).UnixMilli()); err != nil {
 			return err
 		}
 		return tx.Exec(pruneVotes, before)

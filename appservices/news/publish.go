@@ -20,19 +20,19 @@ import (
 func (n *News) publish(ctx context.Context, j *job) (outcome, error) {
 	address, err := feed.CheckURL(j.argument)
 	if err != nil {
-		return j.says("notfound", j.argument, "HTTP(S)"), nil
+		return j.says("notfound", j.argument, say(j.language, "problem.noaddress")), nil
 	}
 	d, _, err := n.find(ctx, address)
 	if err != nil {
-		return j.says("notfound", address, problemText(err)), nil
+		return j.says("notfound", address, n.trouble(j, err)), nil
 	}
 	if address, err = feed.CheckURL(d.answer.Moved); err != nil {
-		return j.says("notfound", j.argument, ""), nil
+		return j.says("notfound", j.argument, say(j.language, "problem.noaddress")), nil
 	}
 	room, alias, err := n.broadcast(ctx, address, d.parsed)
 	if err != nil {
 		if !errors.Is(asked(err), errAsk) {
-			return j.says("failed", problemText(err)), nil
+			return j.says("failed", n.trouble(j, err)), nil
 		}
 		return nil, err
 	}

@@ -77,7 +77,13 @@ func (w *web) times(key string) int {
 // client reaches the sites by a dialer that judges addresses.
 func (w *web) client() *http.Client {
 	d := dialer.New(dialer.Options{
-		Resolve: func(context.Context, string) ([]netip.Addr, error) {
+		Resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
+			switch host {
+			case "nxdomain.example":
+				return nil, &net.DNSError{Err: "no such host", Name: host, Server: "10.0.0.53:53", IsNotFound: true}
+			case "inner.example":
+				return []netip.Addr{netip.MustParseAddr("10.0.0.7")}, nil
+			}
 			return []netip.Addr{netip.MustParseAddr("9.9.9.9")}, nil
 		},
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -131,9 +131,13 @@ func (n *News) quiet(ctx context.Context, j *job) (outcome, error) {
 func (n *News) zone(ctx context.Context, j *job, name string) (string, bool) {
 	name = strings.TrimSpace(name)
 	if name == "" {
-		if err := n.Client().GetProfileField(ctx, j.sender, "m.tz", &name); err != nil || name == "" || !isZone(name) {
+		var profile struct {
+			Zone string `json:"m.tz"`
+		}
+		if err := n.Client().GetProfileField(ctx, j.sender, "m.tz", &profile); err != nil || profile.Zone == "" || !isZone(profile.Zone) {
 			return "UTC", true // many people have none, and many servers do not tell
 		}
+		name = profile.Zone
 	}
 	return name, isZone(name)
 }

@@ -7,8 +7,10 @@ import (
 // In feeds, newest is the number of the newest entry and fetched tells that there was
 // a first document. In subs, cursor is the number of the last entry that the room is
 // not owed. In rooms, digest and quiet_* are minutes of the day, -1 for none, and
-// before due the room need not be looked at. In posts, ref is a message of the outbox;
-// listed ones share it.
+// before due the room need not be looked at; zone is the digest's, and asker who had
+// the room follow something last. In posts, ref is a message of the outbox; listed ones
+// share it. refused is how often the room refused the entry; less than 0 while it is
+// sent again.
 var schema = kit.NewSchema("news", `
 CREATE TABLE feeds (
 	nid        INTEGER PRIMARY KEY,
@@ -105,6 +107,14 @@ CREATE TABLE jobs (
 	due      INTEGER NOT NULL
 );
 CREATE INDEX jobs_due ON jobs (due);
+`, `
+ALTER TABLE rooms ADD COLUMN quiet_zone TEXT NOT NULL DEFAULT '';
+UPDATE rooms SET quiet_zone = zone;
+ALTER TABLE rooms ADD COLUMN asker TEXT NOT NULL DEFAULT '';
+ALTER TABLE rooms ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE posts ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX rooms_refused ON rooms (due) WHERE refused <> 0;
+CREATE INDEX posts_refused ON posts (room) WHERE refused > 0;
 `)
 
 // What is fetched.
@@ -151,9 +161,10 @@ var (
 
 	addRoom = schema.SQL(`INSERT INTO rooms (room, language, zone, digest, quiet_from, quiet_to, muted, due) VALUES ($1, $2, '', -1, -1, -1, '', 0)
 		ON CONFLICT (room) DO NOTHING`)
-	selectRoom = schema.SQL(`SELECT language, zone, digest, quiet_from, quiet_to, muted FROM rooms WHERE room = $1`)
+	selectRoom = schema.SQL(`SELECT language, zone, digest, quiet_zone, quiet_from, quiet_to, muted, asker FROM rooms WHERE room = $1`)
 	setDigest  = schema.SQL(`UPDATE rooms SET digest = $2, zone = $3, due = 0 WHERE room = $1`)
-	setQuiet   = schema.SQL(`UPDATE rooms SET quiet_from = $2, quiet_to = $3, zone = $4, due = 0 WHERE room = $1`)
+	setQuiet   = schema.SQL(`UPDATE rooms SET quiet_from = $2, quiet_to = $3, quiet_zone = $4, due = 0 WHERE room = $1`)
+	setAsker   = schema.SQL(`UPDATE rooms SET asker = $2 WHERE room = $1`)
 	setMuted   = schema.SQL(`UPDATE rooms SET muted = $2 WHERE room = $1`)
 	setDue     = schema.SQL(`UPDATE rooms SET due = $2 WHERE room = $1`)
 	removeRoom = schema.SQL(`DELETE FROM rooms WHERE room = $1`)
@@ -162,17 +173,18 @@ var (
 // What a room is owed, and what it has got.
 var (
 	owedRooms = schema.SQL(`SELECT DISTINCT s.room FROM subs AS s JOIN feeds AS f ON f.nid = s.feed JOIN rooms AS r ON r.room = s.room
-		WHERE s.cursor < f.newest AND r.due <= $1 LIMIT $2`)
+		WHERE s.cursor < f.newest AND r.due <= $1 AND r.refused = 0 LIMIT $2`)
 	nextDue     = schema.SQL(`SELECT min(due) FROM rooms WHERE due > $1`)
-	owedEntries = schema.SQL(`SELECT e.feed, e.n, f.title, s.keywords, e.link, e.title, e.author, e.html, e.text, e.found
+	owedEntries = schema.SQL(`SELECT e.feed, e.n, f.title, f.url, s.keywords, e.link, e.title, e.author, e.html, e.text, e.found
 		FROM subs AS s JOIN feeds AS f ON f.nid = s.feed JOIN entries AS e ON e.feed = s.feed AND e.n > s.cursor
 		WHERE s.room = $1 AND e.found <= $2 ORDER BY e.found, e.feed, e.n LIMIT $3`)
-	addPost      = schema.SQL(`INSERT INTO posts (ref, room, feed, n, listed, posted) VALUES ($1, $2, $3, $4, $5, $6)`)
+	addPost      = schema.SQL(`INSERT INTO posts (ref, room, feed, n, listed, posted, refused) VALUES ($1, $2, $3, $4, $5, $6, $7)`)
+	removePost   = schema.SQL(`DELETE FROM posts WHERE ref = $1 AND feed = $2 AND n = $3`)
 	postsOfEntry = schema.SQL(`SELECT ref FROM posts WHERE feed = $1 AND n = $2 AND listed = 0`)
 	postsOfRef   = schema.SQL(`SELECT e.title, e.link FROM posts AS p JOIN entries AS e ON e.feed = p.feed AND e.n = p.n WHERE p.ref = $1 ORDER BY p.feed, p.n`)
 	removePosts  = schema.SQL(`DELETE FROM posts WHERE feed = $1`)
 	leavePosts   = schema.SQL(`DELETE FROM posts WHERE room = $1`)
-	prunePosts   = schema.SQL(`DELETE FROM posts WHERE posted < $1`)
+	prunePosts   = schema.SQL(`DELETE FROM posts WHERE posted < $1 AND (refused <= 0 OR posted < $2)`)
 	pruneVotes   = schema.SQL(`DELETE FROM votes WHERE at < $1`)
 	addVote      = schema.SQL(`INSERT INTO votes (reaction, ref, sender, at) VALUES ($1, $2, $3, $4) ON CONFLICT (reaction) DO NOTHING`)
 	removeVote   = schema.SQL(`DELETE FROM votes WHERE reaction = $1`)
@@ -182,6 +194,23 @@ var (
 		ORDER BY count(DISTINCT v.sender) DESC, max(p.posted) DESC LIMIT $3`)
 	addSaved = schema.SQL(`INSERT INTO saved (person, link, title, at) VALUES ($1, $2, $3, $4) ON CONFLICT (person, link) DO NOTHING`)
 	savedOf  = schema.SQL(`SELECT title, link FROM saved WHERE person = $1 ORDER BY at DESC LIMIT 50`)
+)
+
+// What rooms refuse.
+var (
+	refusePosts   = schema.SQL(`UPDATE posts SET refused = abs(refused) + 1 WHERE ref = $1`)
+	refusals      = schema.SQL(`SELECT max(refused) FROM posts WHERE ref = $1`)
+	removeRefused = schema.SQL(`DELETE FROM posts WHERE ref = $1`)
+	noteRefusal   = schema.SQL(`UPDATE rooms SET refused = 1, due = $2 WHERE room = $1 AND refused = 0`)
+	mutes         = schema.SQL(`SELECT room, due, refused FROM rooms WHERE refused <> 0 AND due <= $1 ORDER BY due LIMIT $2`)
+	leaveAlone    = schema.SQL(`UPDATE rooms SET refused = $2, due = $3 WHERE room = $1 AND due = $4`)
+	heardAgain    = schema.SQL(`UPDATE rooms SET refused = 0, due = 0 WHERE room = $1`)
+	lookAgain     = schema.SQL(`UPDATE rooms SET due = $2 WHERE room = $1 AND refused <> 0`)
+
+	refusedEntries = schema.SQL(`SELECT e.feed, e.n, f.title, f.url, e.link, e.title, e.author, e.html, e.text, p.ref, p.refused
+		FROM posts AS p JOIN entries AS e ON e.feed = p.feed AND e.n = p.n JOIN feeds AS f ON f.nid = p.feed
+		JOIN subs AS s ON s.room = p.room AND s.feed = p.feed
+		WHERE p.room = $1 AND p.refused > 0 ORDER BY e.found, e.feed, e.n LIMIT $2`)
 )
 
 // What waits to be done.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"maunium.net/go/mautrix/id"
 )
 
 // none is a time of the day that is not set.
@@ -13,11 +15,13 @@ const none = -1
 // room is how a room wants its news.
 type room struct {
 	language  string
-	zone      *time.Location
-	digest    int // the minute of the day, or none
+	zone      *time.Location // of the digest
+	digest    int            // the minute of the day, or none
+	quietZone *time.Location
 	quietFrom int // likewise; both or neither
 	quietTo   int
 	muted     []string
+	asker     id.UserID // who had it follow something last
 }
 
 // errTime is a time that cannot be read.
@@ -40,24 +44,24 @@ func clockText(minute int) string { return fmt.Sprintf("%02d:%02d", minute/60, m
 
 // on is the moment at which a day has a time of the day. Where clocks are put forward
 // it may not exist; then it is as much later as they are.
-func (r *room) on(day time.Time, minute int) time.Time {
-	return time.Date(day.Year(), day.Month(), day.Day(), 0, minute, 0, 0, r.zone)
+func on(day time.Time, minute int) time.Time {
+	return time.Date(day.Year(), day.Month(), day.Day(), 0, minute, 0, 0, day.Location())
 }
 
 // last is when a time of the day was last, and next when it will be again.
-func (r *room) last(now time.Time, minute int) time.Time {
-	today := now.In(r.zone)
+func last(now time.Time, minute int, zone *time.Location) time.Time {
+	today := now.In(zone)
 	for days := 0; ; days-- {
-		if at := r.on(today.AddDate(0, 0, days), minute); !at.After(now) {
+		if at := on(today.AddDate(0, 0, days), minute); !at.After(now) {
 			return at
 		}
 	}
 }
 
-func (r *room) next(now time.Time, minute int) time.Time {
-	today := now.In(r.zone)
+func next(now time.Time, minute int, zone *time.Location) time.Time {
+	today := now.In(zone)
 	for days := -1; ; days++ {
-		if at := r.on(today.AddDate(0, 0, days), minute); at.After(now) {
+		if at := on(today.AddDate(0, 0, days), minute); at.After(now) {
 			return at
 		}
 	}
@@ -68,8 +72,8 @@ func (r *room) quiet(now time.Time) time.Time {
 	if r.quietFrom == none || r.quietFrom == r.quietTo {
 		return time.Time{}
 	}
-	if began, ended := r.last(now, r.quietFrom), r.last(now, r.quietTo); began.After(ended) {
-		return r.next(now, r.quietTo)
+	if last(now, r.quietFrom, r.quietZone).After(last(now, r.quietTo, r.quietZone)) {
+		return next(now, r.quietTo, r.quietZone)
 	}
 	return time.Time{}
 }
@@ -79,7 +83,7 @@ func (r *room) quiet(now time.Time) time.Time {
 // somebody chose its time.
 func (r *room) window(now time.Time) (until time.Time, list bool, due time.Time) {
 	if r.digest != none {
-		return r.last(now, r.digest), true, r.next(now, r.digest)
+		return last(now, r.digest, r.zone), true, next(now, r.digest, r.zone)
 	}
 	if end := r.quiet(now); !end.IsZero() {
 		return time.Time{}, false, end

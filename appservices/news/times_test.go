@@ -41,7 +41,7 @@ func TestWindow(t *testing.T) {
 		{"Europe/Berlin", "2026-10-25 12:00", 8 * 60, none, none, "2026-10-25 08:00", "2026-10-26 08:00", true, true},
 	} {
 		now, zone := at(t, c.zone, c.now)
-		r := room{zone: zone, digest: c.digest, quietFrom: c.from, quietTo: c.to}
+		r := room{zone: zone, quietZone: zone, digest: c.digest, quietFrom: c.from, quietTo: c.to}
 		until, list, due := r.window(now)
 		text := func(v time.Time) string {
 			if v.IsZero() {
@@ -65,7 +65,7 @@ func TestWindowProperty(t *testing.T) {
 			t.Fatal(err)
 		}
 		minute := rapid.IntRange(none, 24*60-1)
-		r := room{zone: zone, digest: minute.Draw(t, "digest"), quietFrom: minute.Draw(t, "from"), quietTo: minute.Draw(t, "to")}
+		r := room{zone: zone, quietZone: zone, digest: minute.Draw(t, "digest"), quietFrom: minute.Draw(t, "from"), quietTo: minute.Draw(t, "to")}
 		if r.quietTo == none {
 			r.quietFrom = none
 		}

@@ -54,6 +54,14 @@ func (h *Homeserver) api() http.Handler {
 	})
 	handle("GET "+v3+"/account/whoami", func(*http.Request, []byte) (any, error) { return object{"user_id": h.service}, nil })
 	handle("PUT "+v3+"/profile/{user}/{field}", func(*http.Request, []byte) (any, error) { return object{}, nil })
+	handle("GET "+v3+"/profile/{user}/{field}", func(r *http.Request, _ []byte) (any, error) {
+		field := r.PathValue("field")
+		value, ok := h.profiles[id.UserID(r.PathValue("user"))][field]
+		if !ok {
+			return nil, errNotFound
+		}
+		return object{field: value}, nil
+	})
 	handle("POST /_matrix/client/v1/appservice/{id}/ping", func(*http.Request, []byte) (any, error) { return object{"duration_ms": 1}, nil })
 	handle("PUT "+v3+"/rooms/{room}/send/{type}/{txn}", h.putEvent)
 	handle("PUT "+v3+"/rooms/{room}/redact/{event}/{txn}", h.putEvent)
@@ -116,9 +124,26 @@ func (h *Homeserver) putEvent(r *http.Request, body []byte) (any, error) {
 	if redacts != "" {
 		typ = event.EventRedaction.Type
 	}
+	if !v.maySend(h.service, typ) {
+		return nil, errForbidden
+	}
 	ev := h.add(v, h.service, typ, nil, body, redacts)
 	h.sent[key] = ev.ID
 	return object{"event_id": ev.ID}, nil
+}
+
+// maySend tells whether the room's power levels let a user send events of a type.
+func (v *room) maySend(user id.UserID, typ string) bool {
+	ev := v.state[stateKey(event.StatePowerLevels.Type, "")]
+	if ev == nil {
+		return true
+	}
+	var levels event.PowerLevelsEventContent
+	if err := json.Unmarshal(ev.Content.VeryRaw, &levels); err != nil {
+		return false
+	}
+	levels.CreateEvent = v.state[stateKey(event.StateCreate.Type, "")]
+	return levels.GetUserLevel(user) >= levels.GetEventLevel(event.NewEventType(typ))
 }
 
 func (h *Homeserver) putState(r *http.Request, body []byte) (any, error) {
@@ -141,6 +166,9 @@ func (h *Homeserver) getState(r *http.Request, _ []byte) (any, error) {
 	ev := v.state[stateKey(r.PathValue("type"), r.PathValue("key"))]
 	if ev == nil {
 		return nil, errNotFound
+	}
+	if r.URL.Query().Get("format") == "event" {
+		return ev, nil
 	}
 	return ev.Content.Raw, nil
 }

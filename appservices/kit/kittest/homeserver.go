@@ -35,7 +35,8 @@ type Homeserver struct {
 	told    []*event.Event // what the service has to be told, in order
 	openID  map[string]id.UserID
 
-	invitesNamed bool // see Options
+	invitesNamed bool                         // see Options
+	profiles     map[id.UserID]map[string]any // by user and field
 }
 
 type room struct {
@@ -53,6 +54,7 @@ type media struct {
 func newHomeserver(c *clock.Manual, service id.UserID) *Homeserver {
 	return &Homeserver{
 		Clock: c, service: service, rooms: map[id.RoomID]*room{}, media: map[string]media{}, sent: map[string]id.EventID{}, openID: map[string]id.UserID{},
+		profiles: map[id.UserID]map[string]any{},
 	}
 }
 
@@ -219,6 +221,16 @@ func (u *User) OpenID() string {
 	token := fmt.Sprintf("openid%d", u.h.next())
 	u.h.openID[token] = u.ID
 	return token
+}
+
+// SetProfile sets a field of the person's profile.
+func (u *User) SetProfile(field string, value any) {
+	u.h.mu.Lock()
+	defer u.h.mu.Unlock()
+	if u.h.profiles[u.ID] == nil {
+		u.h.profiles[u.ID] = map[string]any{}
+	}
+	u.h.profiles[u.ID][field] = value
 }
 
 // CreateRoom makes a room, and invites others into it.

@@ -27,6 +27,8 @@ const (
 var (
 	ErrGone    = errors.New("feed: it is gone for good")
 	ErrAddress = errors.New("feed: this is no address of the web")
+	// ErrTooLarge is a document of more than MaxBody bytes.
+	ErrTooLarge = errors.New("feed: the document is too large")
 )
 
 // StatusError is an answer that is no document.
@@ -139,7 +141,7 @@ func (f *Fetcher) read(answer *http.Response, moved string, q Request) (*Answer,
 		return nil, fmt.Errorf("feed: %w", err)
 	}
 	if len(text) > MaxBody {
-		return nil, fmt.Errorf("feed: the document is larger than %d bytes", MaxBody)
+		return nil, ErrTooLarge
 	}
 	a.Body = text
 	return a, nil
