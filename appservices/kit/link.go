@@ -180,7 +180,7 @@ func (s *Service) OpenID(ctx context.Context, token string) (id.UserID, error) {
 	address := s.client.HomeserverURL.JoinPath("_matrix/federation/v1/openid/userinfo")
 	address.RawQuery = url.Values{"access_token": {token}}.Encode()
 	// Without the service's own token, which is none of this endpoint's business.
-	anonymous := &mautrix.Client{HomeserverURL: s.client.HomeserverURL, Client: s.client.Client, IgnoreRateLimit: true}
+	anonymous := &mautrix.Client{HomeserverURL: s.client.HomeserverURL, Client: s.client.Client, IgnoreRateLimit: true, ResponseSizeLimit: maxReceipt}
 	_, err := anonymous.MakeFullRequest(ctx, mautrix.FullRequest{Method: http.MethodGet, URL: address.String(), ResponseJSON: &answer, MaxAttempts: 1})
 	if err != nil {
 		// The error of the client would show the token.

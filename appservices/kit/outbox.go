@@ -294,7 +294,7 @@ func (s *Service) ask(ctx context.Context, method string, body any, address stri
 	var answer struct {
 		EventID id.EventID `json:"event_id"`
 	}
-	_, err := s.client.MakeFullRequest(ctx, mautrix.FullRequest{Method: method, URL: address, RequestJSON: body, ResponseJSON: &answer, MaxAttempts: 1})
+	_, err := s.client.MakeFullRequest(ctx, mautrix.FullRequest{Method: method, URL: address, RequestJSON: body, ResponseJSON: &answer, MaxAttempts: 1, ResponseSizeLimit: maxReceipt})
 	return result{event: answer.EventID}, err
 }
 

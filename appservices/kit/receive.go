@@ -23,7 +23,8 @@ import (
 const maxTransaction = 32 << 20
 
 // Handler is what the homeserver calls, the application service API, and below /link/
-// what people open.
+// what people open. It bounds what is read; the http.Server that it is served by, if Run
+// does not listen, has to bound the time, by its ReadTimeout.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/_matrix/app/v1", ""} { // older homeservers use the bare paths
@@ -91,8 +92,12 @@ type received struct {
 // disk; an event that came before, under whatever transaction, is left as it is.
 // spec: application-service#put_matrixappv1transactionstxnid
 func (s *Service) transaction(r *http.Request) error {
-	body, err := io.ReadAll(r.Body)
-	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+	var body []byte
+	err := error(&http.MaxBytesError{})
+	if r.ContentLength <= maxTransaction {
+		body, err = io.ReadAll(r.Body)
+	}
+	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
 		return matrix.TooLarge("The transaction is longer than %d bytes", maxTransaction)
 	}
 	if err != nil {

@@ -56,7 +56,7 @@ type Service struct {
 	clock  clock.Clock
 	log    *slog.Logger
 	client *mautrix.Client
-	web    *http.Client // for what people name
+	web    *http.Client // for webhooks
 
 	inbox     *lanes
 	outbox    *lanes
@@ -90,8 +90,11 @@ const (
 	// how many rooms are sent to.
 	eventsAtOnce = 16
 	sendsAtOnce  = 16
-	// askTimeout is how long a homeserver may take for an answer.
+	// askTimeout is how long a homeserver may take for an answer, maxAnswer how many
+	// bytes it may have, and maxReceipt how many if it is to say hardly more than yes.
 	askTimeout = time.Minute
+	maxAnswer  = 32 << 20
+	maxReceipt = 256 << 10
 	// rememberFor is the default of Config.Keep.
 	rememberFor = 90 * 24 * time.Hour
 	// leastKeep is the least Config.Keep.
@@ -114,7 +117,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		commands: map[string]*Command{}, answers: map[string]func(*Tx, *Answer) error{},
 		ephemeral: map[string][]Handler{}, passing: make(chan passing, ephemeralKept), echoes: make(chan struct{}, 1),
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
-		web: c.Dialer.Client(dialer.ClientOptions{}),
+		web: hookClient(c.Dialer),
 	}
 	s.inbox = newLanes(s.clock, s.log, eventsAtOnce, s.handleRoom)
 	s.outbox = newLanes(s.clock, s.log, sendsAtOnce, s.sendLane)
@@ -177,7 +180,7 @@ func (s *Service) begin(ctx context.Context) error {
 	}
 	client.Client = &http.Client{Timeout: askTimeout, Transport: s.cfg.Transport}
 	client.IgnoreRateLimit = true // the outbox heeds it
-	client.ResponseSizeLimit = 32 << 20
+	client.ResponseSizeLimit = maxAnswer
 	client.UserAgent = "teahouse-kit"
 	s.client = client
 	err = s.db.Write(ctx, func(tx *db.Tx) error { return tx.Exec(insertMeta, "instance", rand.Text()[:8]) })
@@ -311,10 +314,7 @@ func (s *Service) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kit: cannot listen for the homeserver: %w", err)
 	}
-	server := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 5 * time.Minute,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	server := s.server()
 	var ended sync.WaitGroup
 	defer ended.Wait()
 	stop := context.AfterFunc(ctx, func() {
@@ -327,4 +327,12 @@ func (s *Service) listen(ctx context.Context) error {
 		return fmt.Errorf("kit: listening for the homeserver: %w", err)
 	}
 	return nil
+}
+
+// server serves Handler to whoever is not too slow.
+func (s *Service) server() *http.Server {
+	return &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 5 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
 }

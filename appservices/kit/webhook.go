@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -21,7 +20,17 @@ const (
 	// it is tried.
 	hookRest = time.Hour
 	hookFor  = 3 * 24 * time.Hour
+	// hookTimeout is how long one may take until it answers.
+	hookTimeout = 30 * time.Second
 )
+
+// hookClient follows no redirects. It does not bound bodies: none is read.
+func hookClient(d *dialer.Dialer) *http.Client {
+	return &http.Client{
+		Transport: d.Transport(nil), Timeout: hookTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
 
 // Webhook is a call of an address that somebody gave. It is repeated for three days,
 // until it is answered with a status of 200 to 299, and ended by 410. Those to one
@@ -66,8 +75,7 @@ func (s *Service) callHook(ctx context.Context, v item) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	defer answer.Body.Close()
-	_, _ = io.Copy(io.Discard, answer.Body) // as much as the client lets through
+	_ = answer.Body.Close() // it was taken, or not, whatever else is said
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
 		return result{}, &hookStatus{answer.StatusCode, answer.Header.Get("Retry-After")}
 	}

@@ -394,6 +394,10 @@ func TestLists(t *testing.T) {
 		if got := p.tell("import http://list.example/"); !strings.Contains(got, "20 feeds are followed") {
 			t.Fatalf("%q", got)
 		}
+		long := append(feed.WriteOPML("list", links), strings.Repeat(" ", maxListFile)...) // THREATS S2
+		if got := p.tell("import " + string(u.Upload("text/xml", long))); !strings.Contains(got, "no list of feeds") {
+			t.Errorf("%q", got)
+		}
 		if got := p.tell("import " + string(u.Upload("text/xml", feed.WriteOPML("list", links)))); !strings.Contains(got, "0 feeds are followed from now on; 20") {
 			t.Errorf("%q", got)
 		}

@@ -113,7 +113,7 @@ func (s *Server) startNews(ctx context.Context) error {
 }
 
 func (n *newsInside) serve(s *Server, l *inside, h http.Handler) {
-	end := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	end := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute}
 	n.ends = append(n.ends, end)
 	s.worker.Go(func() { _ = end.Serve(l) }) // it ends when it is closed
 	s.worker.Go(func() {
