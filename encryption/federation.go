@@ -133,13 +133,12 @@ func (e *Encryption) queryFor(ctx context.Context, r *FederationRequest) (any, e
 	if err != nil {
 		return nil, err
 	}
-	keys := newKeys(len(lists))
-	for user, l := range lists {
-		if len(l.names) > 0 {
-			keys.Devices[user] = l.selected((*q.DeviceKeys)[user])
-			if !company[user] {
-				keys.Devices[user] = l.withoutNames(keys.Devices[user])
-			}
+	keys := newKeys(len(users))
+	for _, user := range users {
+		l := lists[user]
+		keys.take(user, l, (*q.DeviceKeys)[user])
+		if l != nil && !company[user] {
+			keys.Devices[user] = l.withoutNames(keys.Devices[user])
 		}
 		keys.takeCross(user, l, "", nil)
 	}

@@ -32,6 +32,7 @@ func company(t *testing.T, w *world) (alice, bob *client, stream int64) {
 		stream = u.stream
 		return err == nil && stream > 0
 	})
+	b.rest() // the list is there a moment before bob is told
 	return alice, bob, stream
 }
 

@@ -36,8 +36,8 @@ func TestUploadQueryClaim(t *testing.T) {
 		if devices, there := keys.Devices[bob.user]; !there || len(devices) != 0 {
 			t.Errorf("bob has a device without keys, but the answer has %v", keys.Devices)
 		}
-		if _, there := keys.Devices["@nobody:test"]; there {
-			t.Error("nobody has devices")
+		if devices, there := keys.Devices["@nobody:test"]; !there || len(devices) != 0 {
+			t.Errorf("nobody has %v", devices)
 		}
 		for i := range 3 {
 			if id := bob.claim(alice); id != fmt.Sprintf("signed_curve25519:K%06d", i) {

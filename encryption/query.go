@@ -68,7 +68,8 @@ func (e *Encryption) query(ctx context.Context, c *httpx.Caller, q *queryRequest
 }
 
 // QueryLocal gives the keys of local users as asker may see them; asker is "" for
-// another server.
+// another server. Every one of them is in the answer: clients take a user who is
+// not for one who could not be asked about, and believe in the devices they know.
 func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users wantedKeys) (*Keys, error) {
 	keys := newKeys(len(users))
 	if len(users) == 0 {
@@ -82,13 +83,19 @@ func (e *Encryption) QueryLocal(ctx context.Context, asker matrix.UserID, users 
 	if err != nil {
 		return nil, err
 	}
-	for user, l := range lists {
-		if len(l.names) > 0 {
-			keys.Devices[user] = l.selected(users[user])
-		}
-		keys.takeCross(user, l, asker, signed)
+	for user, devices := range users {
+		keys.take(user, lists[user], devices)
+		keys.takeCross(user, lists[user], asker, signed)
 	}
 	return keys, nil
+}
+
+// take adds the keys of a user's devices; somebody without a list has none.
+func (k *Keys) take(user matrix.UserID, l *deviceList, devices []matrix.DeviceID) {
+	k.Devices[user] = map[matrix.DeviceID]json.RawMessage{}
+	if l != nil {
+		k.Devices[user] = l.selected(devices)
+	}
 }
 
 func newKeys(n int) *Keys {
@@ -103,6 +110,9 @@ func newKeys(n int) *Keys {
 // signatures of the owner and of the asker.
 // spec: client-server#key-and-signature-security
 func (k *Keys) takeCross(user matrix.UserID, l *deviceList, asker matrix.UserID, signed map[target][]signature) {
+	if l == nil {
+		return
+	}
 	for usage, key := range l.cross {
 		raw := key.signedBy(signed[target{user, key.public}])
 		switch usage {

@@ -217,9 +217,12 @@ func (e *Encryption) queryRemote(ctx context.Context, asker matrix.UserID, timeo
 	if err != nil {
 		return err
 	}
-	for user, l := range lists {
-		answer.Devices[user] = l.selected(users[user])
-		answer.takeCross(user, l, asker, signed)
+	for user, devices := range users {
+		l := lists[user]
+		if l != nil || answer.failures[user.Server()] == nil {
+			answer.take(user, l, devices)
+			answer.takeCross(user, l, asker, signed)
+		}
 	}
 	return nil
 }

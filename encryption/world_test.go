@@ -108,6 +108,21 @@ func (s *site) start() {
 	s.stop = func() { cancel(); work.Wait() }
 }
 
+// rest waits until the server asks no other one any more.
+func (s *site) rest() {
+	s.Helper()
+	s.eventually("nobody is asked", func() bool {
+		s.e.resync.mu.Lock()
+		defer s.e.resync.mu.Unlock()
+		for _, r := range s.e.resync.servers {
+			if r.busy || r.again {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func (s *site) halt() {
 	s.stop()
 	if err := s.DB.Close(); err != nil {
