@@ -106,6 +106,7 @@ func TestWrongCrossSigningUploads(t *testing.T) {
 		"signed by another":     {`{"master_key":` + id.bare(usageMaster, id.master) + `,"self_signing_key":` + forger.byMaster(usageSelfSigning, id.self) + `}`, 400, codeInvalidSignature},
 		"not signed":            {`{"master_key":` + id.bare(usageMaster, id.master) + `,"user_signing_key":` + id.bare(usageUserSigning, id.other) + `}`, 400, codeInvalidSignature},
 		"forged by a device":    {`{"master_key":` + sign(t, id.bare(usageMaster, id.master), alice.user, "A1", id.self) + `}`, 400, codeInvalidSignature},
+		"one key twice":         {`{"master_key":` + id.bare(usageMaster, id.master) + `,"self_signing_key":` + id.byMaster(usageSelfSigning, id.master) + `}`, 400, matrix.CodeInvalidParam},
 		"another user's":        {`{"master_key":` + bob.bare(usageMaster, bob.master) + `}`, 400, matrix.CodeInvalidParam},
 		"wrong usage":           {`{"master_key":` + id.bare(usageSelfSigning, id.master) + `}`, 400, matrix.CodeInvalidParam},
 		"two keys":              {`{"master_key":` + strings.Replace(id.bare(usageMaster, id.master), `"keys":{`, `"keys":{"ed25519:x":"y",`, 1) + `}`, 400, matrix.CodeInvalidParam},
@@ -216,6 +217,48 @@ func TestSignatures(t *testing.T) {
 		}
 		if strings.Contains(string(a1.query(a1.user).Devices[a1.user]["A1"]), public(id.self)) {
 			t.Error("a wrong signature was stored")
+		}
+	})
+}
+
+// A signature is stored only if the key that it is on is still there when it is.
+func TestKeysChangeWhileSignaturesAreVerified(t *testing.T) {
+	each(t, func(t *testing.T, g *rig) {
+		alice := g.login("alice", "A1")
+		alice.upload(0)
+		id := alice.identity()
+		want[object](alice, "POST", crossPath, id.body(""))
+		s, err := g.e.signer(t.Context(), g.DB, alice.user, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed := sign(alice, alice.bareKeys(), alice.user, public(id.self), id.self)
+		good, err := s.check(alice.user, string(alice.id), json.RawMessage(signed))
+		if err != nil || len(good) != 1 {
+			t.Fatalf("%v: %v", good, err)
+		}
+		store := func() bool {
+			if err := g.e.addChecked(t.Context(), s, good, nil); err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(string(alice.query(alice.user).Devices[alice.user]["A1"]), public(id.self))
+		}
+		old := alice.curve
+		alice.curve = alice.key32()
+		alice.upload(0)
+		if store() {
+			t.Error("other keys than those that were signed have the signature")
+		}
+		alice.curve = old
+		alice.upload(0)
+		next := alice.identity()
+		want[object](alice, "POST", crossPath, next.body(`,"auth":{"ok":true}`))
+		if store() {
+			t.Error("the signature of a key that is gone is kept")
+		}
+		want[object](alice, "POST", crossPath, id.body(`,"auth":{"ok":true}`))
+		if !store() {
+			t.Error("a good signature is not kept")
 		}
 	})
 }

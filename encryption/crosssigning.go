@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -92,6 +93,9 @@ func (e *Encryption) uploadCross(ctx context.Context, c *httpx.Caller, q *crossR
 			return nil, invalidSignature("The master key has not signed the %s key", strings.ReplaceAll(usage, "_", "-"))
 		}
 	}
+	if err := distinct(keys, old); err != nil {
+		return nil, err
+	}
 	if old[usageMaster] != nil && c.Appservice == "" {
 		if err := e.UIA.Require(ctx, c, "POST keys/device_signing/upload", q.Body, q.Auth); err != nil {
 			return nil, err
@@ -107,6 +111,21 @@ func (e *Encryption) uploadCross(ctx context.Context, c *httpx.Caller, q *crossR
 		}
 		return e.storeCross(ctx, tx, c.User, keys, old)
 	})
+}
+
+// distinct refuses keys of which two would be the same: signatures are kept by the
+// key they are on.
+func distinct(keys, old map[string]*signedKeys) error {
+	all := maps.Clone(old)
+	maps.Copy(all, keys)
+	usages := map[string]string{}
+	for usage, k := range all {
+		if other, taken := usages[k.public()]; taken {
+			return matrix.InvalidParam("The keys for %s and %s must differ", min(usage, other), max(usage, other))
+		}
+		usages[k.public()] = usage
+	}
+	return nil
 }
 
 // same tells whether every one of the keys is there.

@@ -50,6 +50,20 @@ func TestUploadQueryClaim(t *testing.T) {
 	})
 }
 
+// THREATS A15: a device cannot fill the server with one-time keys.
+func TestOneTimeKeysAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, g *rig) {
+		alice := g.login("alice", "A1")
+		for range maxOneTime / 1000 {
+			alice.upload(1000)
+		}
+		alice.refused("POST", "/v3/keys/upload", `{"one_time_keys":{`+alice.oneTime(1)+`}}`, 400, matrix.CodeInvalidParam)
+		if n := alice.upload(0); n != maxOneTime {
+			t.Errorf("%d keys are counted", n)
+		}
+	})
+}
+
 // Batches are given out in the order of their upload, whatever their ids.
 func TestClaimOrder(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
