@@ -88,6 +88,7 @@ func TestAppservices(t *testing.T) {
 		const ann = "?user_id=@_irc_ann:tea.example"
 		r.do("PUT", v3+"devices/MADE"+ann, "as irc", obj{"display_name": "x"}).want(201).shape()
 		r.do("PUT", v3+"devices/MADE"+ann, "as irc", obj{"display_name": "y"}).want(200).shape()
+		r.do("GET", v3+"devices/MADE"+ann, "as irc", nil).want(200).shape("device_id", "display_name", "last_seen_ip") // it was never used
 		r.do("DELETE", v3+"devices/MADE"+ann, "as irc", nil).want(200)
 		r.do("GET", v3+"devices/MADE"+ann, "as irc", nil).want(404, matrix.CodeNotFound)
 		r.do("POST", v3+"logout", "as irc", nil).want(403, matrix.CodeForbidden)

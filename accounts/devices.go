@@ -12,11 +12,12 @@ import (
 )
 
 // Device is one of a user's devices. All members are always there, since some
-// clients take no list of devices without.
+// clients take no list of devices without; only one that a service made, and that was
+// never used, has no time of its last use.
 type Device struct {
 	ID          matrix.DeviceID `json:"device_id"`
 	DisplayName string          `json:"display_name"`
-	LastSeenTS  int64           `json:"last_seen_ts"`
+	LastSeenTS  int64           `json:"last_seen_ts,omitempty"`
 	LastSeenIP  string          `json:"last_seen_ip"`
 }
 

@@ -1,6 +1,7 @@
 package appservices_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -210,4 +211,61 @@ func TestServiceThatRefusesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	irc.until("everything arrives", func() bool { return irc.seen[string(last)] })
+}
+
+// TestLag counts from the first event that a service has not taken, be it in a
+// transaction that is refused again and again, in a part of one, or in none yet.
+func TestLag(t *testing.T) {
+	testrig.Each(t, func(t *testing.T, s *testrig.Server) {
+		irc, alice, room := curious(t, s)
+		lag := func() time.Duration {
+			t.Helper()
+			list, err := s.Appservices.List(t.Context())
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			if list[0].Oldest.IsZero() {
+				return 0
+			}
+			return s.Clock.Now().Sub(list[0].Oldest)
+		}
+		eventually(t, "nothing waits", func() bool { return lag() == 0 })
+		irc.answers(func(_ *http.Request, body string) (int, string) {
+			if strings.Contains(body, "poison") {
+				return 500, "cannot"
+			}
+			return 200, "{}"
+		})
+		alice.Say(room, "1", "poison")
+		irc.until("it is refused", func() bool { return strings.Contains(fmt.Sprint(irc.bodies), "poison") })
+		s.Clock.Advance(time.Hour)
+		alice.Say(room, "2", "behind it")
+		if got := lag(); got < time.Hour || got > 2*time.Hour {
+			t.Errorf("the lag is %s and not an hour", got)
+		}
+		irc.answers(nil)
+		if err := s.Appservices.Retry(t.Context(), "irc"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "everything is taken", func() bool { return lag() == 0 })
+	})
+}
+
+// TestTimestampZero: a service may say that something happened at the beginning of
+// 1970; that is not the same as to say nothing.
+func TestTimestampZero(t *testing.T) {
+	s := testrig.Start(t, testrig.Options{})
+	irc := newBridge(t, s.Network, "irc")
+	register(t, s, irc.registration("{}"))
+	bot := irc.client(s)
+	room := matrix.RoomID(bot.Must("POST", "/v3/createRoom", testrig.JSON{})["room_id"].(string))
+	for query, early := range map[string]bool{"": false, "?ts=0": true} {
+		for _, path := range []string{testrig.Path(room, "send", "m.room.message", "t"+query), testrig.Path(room, "state", "m.room.topic", "t")} {
+			id := sent(bot.Must("PUT", "/v3/rooms"+path+query, testrig.JSON{"topic": query, "body": query}))
+			ev := bot.Must("GET", "/v3/rooms"+testrig.Path(room, "event", id), nil)
+			if at := ev["origin_server_ts"].(float64); (at == 0) != early {
+				t.Errorf("%s%s is from %v", path, query, at)
+			}
+		}
+	}
 }

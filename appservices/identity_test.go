@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/teahouse-chat/teahouse/internal/config"
+	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/testrig"
 )
@@ -265,6 +266,56 @@ func TestFiles(t *testing.T) {
 	bot = irc.client(s)
 	bot.Token = "as-other"
 	bot.Must("GET", "/v3/account/whoami", nil)
+}
+
+// TestFileComesBack: while a file is not in the configuration, what it claims is free.
+// If it comes back to find that taken, it is refused with both names, and taken once
+// it clashes no more.
+func TestFileComesBack(t *testing.T) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			network := testrig.NewNetwork()
+			irc, heir := newBridge(t, network, "irc"), newBridge(t, network, "heir")
+			file := filepath.Join(t.TempDir(), "irc.yaml")
+			if err := os.WriteFile(file, []byte(irc.registration(irc.mine())), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log := &journal{}
+			files := []string{file}
+			s := testrig.Start(t, testrig.Options{Network: network, Database: dbtest.URL(t, kind), Log: slog.NewTextHandler(log, nil),
+				Change: func(c *config.Config) { c.Appservices = files }})
+			active := func(want string) {
+				t.Helper()
+				for _, b := range []*bridge{irc, heir} {
+					if b.id == want {
+						b.client(s).Must("GET", "/v3/account/whoami", nil)
+					} else {
+						b.client(s).Fails(401, matrix.CodeUnknownToken, "GET", "/v3/account/whoami", nil)
+					}
+				}
+			}
+			active("irc")
+			files = nil
+			s = s.Restart()
+			active("")
+			register(t, s, heir.registration(irc.mine()))
+			files = []string{file}
+			for range 2 {
+				s = s.Restart()
+				active("heir")
+			}
+			if err := s.Appservices.Remove(t.Context(), "heir"); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Appservices.Reload(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			active("irc")
+			if !strings.Contains(log.String(), `services \"irc\" and \"heir\" both claim users`) {
+				t.Errorf("the log does not tell of the clash:\n%s", log)
+			}
+		})
+	}
 }
 
 // TestRotate: the old tokens are worth nothing, the new ones are what is shown.

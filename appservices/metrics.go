@@ -49,7 +49,7 @@ type backlog struct{ s *Services }
 
 var (
 	waitingEvents = prometheus.NewDesc("teahouse_appservice_waiting_events", "Events that wait for an application service.", []string{"service"}, nil)
-	lagSeconds    = prometheus.NewDesc("teahouse_appservice_lag_seconds", "How long the first event has been waiting that is in no transaction yet.", []string{"service"}, nil)
+	lagSeconds    = prometheus.NewDesc("teahouse_appservice_lag_seconds", "How long the first event has been waiting that the service has not taken yet.", []string{"service"}, nil)
 	failures      = prometheus.NewDesc("teahouse_appservice_failures", "Failures since an application service last took a transaction.", []string{"service"}, nil)
 )
 

@@ -19,6 +19,8 @@ type fileState struct {
 	modified time.Time
 	size     int64
 	problem  error
+	clashed  bool  // with others, so that it may be good once these have changed
+	version  int64 // of what was registered then
 }
 
 // Reload looks whether the files of the configuration or what is registered have
@@ -26,8 +28,12 @@ type fileState struct {
 func (s *Services) Reload(ctx context.Context) error {
 	s.registering.Lock()
 	defer s.registering.Unlock()
+	before, err := readProgress(ctx, s.DB)
+	if err != nil {
+		return err
+	}
 	for _, name := range s.Files {
-		if err := s.readFile(ctx, name); err != nil {
+		if err := s.readFile(ctx, name, before.version); err != nil {
 			return err
 		}
 	}
@@ -38,16 +44,37 @@ func (s *Services) Reload(ctx context.Context) error {
 	return s.load(ctx)
 }
 
-// readFile registers what a file says, if it is another one than before. While a
-// file is wrong, what it said before stays in force.
-func (s *Services) readFile(ctx context.Context, name string) error {
+// retire notes which services had their files taken out of the configuration. What
+// they claim is free for others meanwhile.
+func (s *Services) retire(ctx context.Context) error {
+	rows, err := db.All(ctx, s.DB, listServices, scanRecord)
+	if err != nil {
+		return err
+	}
+	return s.DB.Write(ctx, func(tx *db.Tx) error {
+		for _, row := range rows {
+			if row.file == "" || row.asleep || slices.Contains(s.Files, row.file) {
+				continue
+			}
+			if err := errors.Join(tx.Exec(sleepService, row.nid), tx.Exec(bumpVersion)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readFile registers what a file says, if it is another one than before, or if what it
+// clashed with may be gone: what is registered has a version. While a file is wrong,
+// what it said before stays in force.
+func (s *Services) readFile(ctx context.Context, name string, version int64) error {
 	before := s.files[name]
 	info, err := os.Stat(name)
-	if err == nil && info.ModTime().Equal(before.modified) && info.Size() == before.size {
+	if err == nil && info.ModTime().Equal(before.modified) && info.Size() == before.size && !(before.clashed && before.version != version) {
 		return nil
 	}
 	var text []byte
-	now := fileState{}
+	now := fileState{version: version}
 	if err == nil {
 		now.modified, now.size = info.ModTime(), info.Size()
 		text, err = os.ReadFile(name)
@@ -61,7 +88,7 @@ func (s *Services) readFile(ctx context.Context, name string) error {
 		if !ok {
 			return err
 		}
-		now.problem = &config.Problem{File: name, What: refused.Text}
+		now.problem, now.clashed = &config.Problem{File: name, What: refused.Text}, true
 	}
 	if now.problem != nil && (before.problem == nil || before.problem.Error() != now.problem.Error()) {
 		s.Log.Error("the registration file of an application service is not taken", "error", now.problem)
@@ -79,21 +106,21 @@ func (s *Services) put(ctx context.Context, r *registration.Registration, text [
 		if err != nil {
 			return err
 		}
+		same := false
 		for _, row := range rows {
 			switch configured := row.file != "" && slices.Contains(s.Files, row.file); {
 			case row.id == r.ID && configured && row.file != file:
 				return conflict("the service %q is registered by the file %s", r.ID, row.file)
-			case row.id == r.ID && string(row.text) == string(text) && row.file == file:
-				return nil
 			case row.id == r.ID:
+				same = string(row.text) == string(text) && row.file == file && !row.asleep
 				continue
 			case row.file != "" && row.file == file:
 				if err := drop(tx, row.nid); err != nil { // its file has another id now
 					return err
 				}
 				continue
-			case row.file != "" && !configured:
-				continue // asleep
+			case row.asleep:
+				continue
 			}
 			other, err := registration.Parse(row.id, row.text)
 			if err != nil {
@@ -102,6 +129,9 @@ func (s *Services) put(ctx context.Context, r *registration.Registration, text [
 			if err := registration.Clash(r, other, s.ServerName); err != nil {
 				return conflict("%s", err)
 			}
+		}
+		if same {
+			return nil
 		}
 		if err := tx.Exec(upsertService, s.nids.Next(), r.ID, file, text, tx.Position()); err != nil {
 			return err
@@ -139,8 +169,8 @@ func (s *Services) load(ctx context.Context) error {
 	}
 	var list []*Service
 	for _, row := range rows {
-		if row.file != "" && !slices.Contains(s.Files, row.file) {
-			continue // taken out of the configuration: asleep until it is there again
+		if row.asleep {
+			continue
 		}
 		r, err := registration.Parse(row.id, row.text)
 		if err != nil {
@@ -176,15 +206,36 @@ func (s *Services) Add(ctx context.Context, name string, text []byte) (*registra
 	if err != nil {
 		return nil, matrix.InvalidParam("%s", err)
 	}
-	if err := s.change(ctx, func() error { return s.put(ctx, r, text, "") }); err != nil {
+	if err := s.outside(r.ID); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return r, s.install(ctx, r, text)
+}
+
+// Install is Add for services within the server, too.
+func (s *Services) Install(ctx context.Context, name string, text []byte) (*registration.Registration, error) {
+	r, err := registration.Parse(name, text)
+	if err != nil {
+		return nil, matrix.InvalidParam("%s", err)
+	}
+	return r, s.install(ctx, r, text)
+}
+
+func (s *Services) install(ctx context.Context, r *registration.Registration, text []byte) error {
+	return s.change(ctx, func() error { return s.put(ctx, r, text, "") })
 }
 
 // Remove ends a service: its tokens are worth nothing any more, and what waits for
 // it is deleted. Its users stay.
 func (s *Services) Remove(ctx context.Context, id string) error {
+	if err := s.outside(id); err != nil {
+		return err
+	}
+	return s.Uninstall(ctx, id)
+}
+
+// Uninstall is Remove for services within the server, too.
+func (s *Services) Uninstall(ctx context.Context, id string) error {
 	return s.change(ctx, func() error {
 		return s.DB.Write(ctx, func(tx *db.Tx) error {
 			row, err := s.row(ctx, tx, id)
@@ -198,6 +249,9 @@ func (s *Services) Remove(ctx context.Context, id string) error {
 
 // Rotate gives a service new tokens and returns its registration with them.
 func (s *Services) Rotate(ctx context.Context, id string) ([]byte, error) {
+	if err := s.outside(id); err != nil {
+		return nil, err
+	}
 	var text []byte
 	err := s.change(ctx, func() error {
 		return s.DB.Write(ctx, func(tx *db.Tx) error {
@@ -215,6 +269,15 @@ func (s *Services) Rotate(ctx context.Context, id string) ([]byte, error) {
 		})
 	})
 	return text, err
+}
+
+// outside refuses to change services within the server, which would be deaf until it
+// starts again.
+func (s *Services) outside(id string) error {
+	if key, ok := s.Inside[id]; ok {
+		return conflict("the service %q is a part of the server, with tokens of its own at every start: switch it on or off by %s in the configuration", id, key)
+	}
+	return nil
 }
 
 // row finds a service that can be changed at run time.

@@ -1,6 +1,7 @@
 package appservices_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -193,5 +194,33 @@ func register(t testing.TB, s *testrig.Server, text string) {
 	t.Helper()
 	if _, err := s.Appservices.Add(t.Context(), "registration", []byte(text)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// journal is a log that a test reads.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.String()
+}
+
+// eventually waits for what is not seen by a service.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never happens", what)
+		}
 	}
 }

@@ -34,8 +34,9 @@ type Aliases interface {
 type Deps struct {
 	DB         *db.DB
 	ServerName matrix.ServerName
-	Files      []string     // registration files of the configuration
-	HTTP       *http.Client // to reach services with
+	Files      []string          // registration files of the configuration
+	Inside     map[string]string // keys of the configuration by the ids of services within the server that they switch on
+	HTTP       *http.Client      // to reach services with
 	Now        func() time.Time
 	Log        *slog.Logger
 	Metrics    prometheus.Registerer // nil: nothing is measured
@@ -80,6 +81,9 @@ func New(ctx context.Context, d Deps) (*Services, error) {
 	s.lookups = newLookups(s)
 	s.standings, s.watcher = newStandings(s), newWatcher(s)
 	s.current.Store(newSet(d.ServerName, nil))
+	if err := s.retire(ctx); err != nil {
+		return nil, err
+	}
 	return s, s.Reload(ctx)
 }
 
@@ -114,9 +118,25 @@ func (s *Services) Exclusive(user matrix.UserID) (id string, ok bool) {
 	return "", false
 }
 
-// Claimed tells whether a service that does not cover the user claims an alias for
-// itself alone.
-func (s *Services) Claimed(alias matrix.RoomAlias, user matrix.UserID) bool {
-	v := s.current.Load().exclusiveAlias(alias)
-	return v != nil && !v.covers(user)
+// MayAlias tells whether a user, or the service with an id that acts as them, may make
+// and delete an alias: what a service claims for itself alone is its only, and no
+// service goes beyond what it claims. Who logged in as a user of a service's alone
+// acts for the service.
+func (s *Services) MayAlias(alias matrix.RoomAlias, user matrix.UserID, service string) bool {
+	set := s.current.Load()
+	if v := set.exclusive(user); v != nil && service == "" {
+		service = v.ID
+	}
+	if owner := set.exclusiveAlias(alias); owner != nil {
+		return owner.ID == service
+	}
+	v := set.byID[service]
+	return service == "" || v != nil && v.Aliases.Match(string(alias))
+}
+
+// OwnsAlias tells whether an alias is a service's, which claims it: for itself alone,
+// or it was made by a user of the service's.
+func (s *Services) OwnsAlias(alias matrix.RoomAlias, creator matrix.UserID, service string) bool {
+	v := s.current.Load().byID[service]
+	return v != nil && (v.Aliases.MatchExclusive(string(alias)) || v.covers(creator))
 }

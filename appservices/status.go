@@ -21,7 +21,7 @@ type Status struct {
 	NextTry     time.Time // zero if it is not resting
 	Problem     string    // of the last failure
 	Waiting     int64     // events
-	Oldest      time.Time // since when the first of them has been waiting; zero if none is
+	Oldest      time.Time // since when the first has been waiting that the service has not taken; zero if none is
 	DeadLetters int64
 }
 
@@ -167,7 +167,7 @@ func (s *Services) Replay(ctx context.Context, id string, nid int64) (int, error
 			return err
 		}
 		for i, l := range letters {
-			if err := tx.Exec(insertTxn, s.txnIDs.Next(), v.nid, last+1+int64(i), true, 1, l.body); err != nil {
+			if err := tx.Exec(insertTxn, s.txnIDs.Next(), v.nid, last+1+int64(i), true, 1, s.Now().UnixMilli(), l.body); err != nil {
 				return err
 			}
 			if err := tx.Exec(deleteDead, l.nid); err != nil {

@@ -13,8 +13,10 @@ import (
 // registration as it was read last; file names the file of the configuration that
 // it is from, "" if it was added at run time. What has to be delivered to it are the
 // rows of appservice_events, until a transaction in appservice_txns has their text.
-// beside is the position up to which it has been given receipts and changes of
-// device lists, which are kept elsewhere.
+// ts is the time of the first event in a row of either. beside is the position up to
+// which the service has been given receipts and changes of device lists, which are
+// kept elsewhere. One whose file was taken out of the configuration is asleep, until
+// the file is there again and clashes with no other.
 var _ = db.Schema("appservices", `
 CREATE TABLE appservices (
 	service_nid  INTEGER PRIMARY KEY,
@@ -69,12 +71,16 @@ CREATE TABLE appservice_rooms (
 `, `
 ALTER TABLE appservices ADD COLUMN beside INTEGER NOT NULL DEFAULT 0;
 UPDATE appservices SET beside = (SELECT position FROM appservice_progress);
+`, `
+ALTER TABLE appservices ADD COLUMN asleep {bool} NOT NULL DEFAULT 0;
+ALTER TABLE appservice_txns ADD COLUMN ts INTEGER NOT NULL DEFAULT 0;
 `)
 
 var (
-	listServices  = db.SQL(`SELECT service_nid, id, file, registration, since, beside, paused, failures, retry_at, last_success, problem FROM appservices ORDER BY id`)
-	upsertService = db.SQL(`INSERT INTO appservices (service_nid, id, file, registration, since, beside, paused, failures, retry_at, last_success, problem)
-		VALUES ($1, $2, $3, $4, $5, $5, 0, 0, 0, 0, '') ON CONFLICT (id) DO UPDATE SET file = excluded.file, registration = excluded.registration`)
+	listServices  = db.SQL(`SELECT service_nid, id, file, registration, asleep, since, beside, paused, failures, retry_at, last_success, problem FROM appservices ORDER BY id`)
+	upsertService = db.SQL(`INSERT INTO appservices (service_nid, id, file, registration, asleep, since, beside, paused, failures, retry_at, last_success, problem)
+		VALUES ($1, $2, $3, $4, 0, $5, $5, 0, 0, 0, 0, '') ON CONFLICT (id) DO UPDATE SET file = excluded.file, registration = excluded.registration, asleep = 0`)
+	sleepService   = db.SQL(`UPDATE appservices SET asleep = 1 WHERE service_nid = $1`)
 	deleteService  = db.SQL(`DELETE FROM appservices WHERE service_nid = $1`)
 	forgiveService = db.SQL(`UPDATE appservices SET failures = 0, retry_at = 0 WHERE id = $1`)
 	updatePaused   = db.SQL(`UPDATE appservices SET paused = $1 WHERE id = $2`)
@@ -90,17 +96,18 @@ var (
 		SELECT s.value, p.value, e.value, r.value, CAST($5 AS BIGINT) FROM {ints $1} AS s JOIN {ints $2} AS p ON p.n = s.n
 		JOIN {ints $3} AS e ON e.n = s.n JOIN {ints $4} AS r ON r.n = s.n
 		WHERE 1 = 1 ON CONFLICT (service_nid, position) DO NOTHING`)
-	nextEvents = db.SQL(`SELECT position, event_nid, room_nid FROM appservice_events WHERE service_nid = $1 ORDER BY position LIMIT $2`)
+	nextEvents = db.SQL(`SELECT position, event_nid, room_nid, ts FROM appservice_events WHERE service_nid = $1 ORDER BY position LIMIT $2`)
 	takeEvents = db.SQL(`DELETE FROM appservice_events WHERE service_nid = $1 AND position <= $2`)
 	dropEvents = db.SQL(`DELETE FROM appservice_events WHERE service_nid = $1`)
 
 	countEvents = db.SQL(`SELECT service_nid, COUNT(*) FROM appservice_events GROUP BY service_nid`)
-	oldestEvent = db.SQL(`SELECT service_nid, MIN(ts) FROM appservice_events GROUP BY service_nid`)
-	countTxns   = db.SQL(`SELECT service_nid, SUM(events) FROM appservice_txns GROUP BY service_nid`)
-	countDead   = db.SQL(`SELECT service_nid, COUNT(*) FROM appservice_dead GROUP BY service_nid`)
+	oldestEvent = db.SQL(`SELECT service_nid, MIN(ts) FROM (SELECT service_nid, ts FROM appservice_events
+		UNION ALL SELECT service_nid, ts FROM appservice_txns WHERE ts > 0) AS unaccepted GROUP BY service_nid`)
+	countTxns = db.SQL(`SELECT service_nid, SUM(events) FROM appservice_txns GROUP BY service_nid`)
+	countDead = db.SQL(`SELECT service_nid, COUNT(*) FROM appservice_dead GROUP BY service_nid`)
 
-	firstTxn    = db.SQL(`SELECT txn, place, part, refusals, events, body FROM appservice_txns WHERE service_nid = $1 ORDER BY place LIMIT 1`)
-	insertTxn   = db.SQL(`INSERT INTO appservice_txns (txn, service_nid, place, part, refusals, events, body) VALUES ($1, $2, $3, $4, 0, $5, $6)`)
+	firstTxn    = db.SQL(`SELECT txn, place, part, refusals, events, ts, body FROM appservice_txns WHERE service_nid = $1 ORDER BY place LIMIT 1`)
+	insertTxn   = db.SQL(`INSERT INTO appservice_txns (txn, service_nid, place, part, refusals, events, ts, body) VALUES ($1, $2, $3, $4, 0, $5, $6, $7)`)
 	shiftTxns   = db.SQL(`UPDATE appservice_txns SET place = place + 1 WHERE service_nid = $1 AND place > $2`)
 	refusedTxn  = db.SQL(`UPDATE appservice_txns SET refusals = refusals + 1 WHERE txn = $1`)
 	deleteTxn   = db.SQL(`DELETE FROM appservice_txns WHERE txn = $1`)
@@ -124,6 +131,7 @@ type record struct {
 	id     string
 	file   string // "" if it was added at run time
 	text   []byte // of the registration
+	asleep bool   // its file was taken out of the configuration
 	since  int64  // the position from which on it gets events
 	beside int64  // the position up to which it got receipts and device lists
 	paused bool
@@ -139,7 +147,7 @@ type outcome struct {
 }
 
 func scanRecord(s db.Scanner) (r record, err error) {
-	err = s.Scan(&r.nid, &r.id, &r.file, &r.text, &r.since, &r.beside, &r.paused, &r.failures, &r.retryAt, &r.lastSuccess, &r.problem)
+	err = s.Scan(&r.nid, &r.id, &r.file, &r.text, &r.asleep, &r.since, &r.beside, &r.paused, &r.failures, &r.retryAt, &r.lastSuccess, &r.problem)
 	return r, err
 }
 
@@ -158,10 +166,11 @@ type waiting struct {
 	position int64
 	event    state.EventNID
 	room     rooms.RoomNID
+	ts       int64 // when it was noted
 }
 
 func scanWaiting(s db.Scanner) (w waiting, err error) {
-	err = s.Scan(&w.position, &w.event, &w.room)
+	err = s.Scan(&w.position, &w.event, &w.room, &w.ts)
 	return w, err
 }
 
@@ -172,11 +181,12 @@ type transaction struct {
 	part     bool  // of one that was refused; there may be others
 	refusals int   // how often the service answered, but not with 200
 	events   int
+	ts       int64 // since when the first of its events has been waiting; 0 without events
 	body     []byte
 }
 
 func scanTransaction(s db.Scanner) (t transaction, err error) {
-	err = s.Scan(&t.id, &t.place, &t.part, &t.refusals, &t.events, &t.body)
+	err = s.Scan(&t.id, &t.place, &t.part, &t.refusals, &t.events, &t.ts, &t.body)
 	return t, err
 }
 

@@ -94,7 +94,7 @@ func (c *courier) keep(tx *db.Tx, next *draft) error {
 		return nil
 	}
 	t.id = c.s.txnIDs.Next()
-	if err := tx.Exec(insertTxn, t.id, c.nid, t.place, t.part, t.events, t.body); err != nil {
+	if err := tx.Exec(insertTxn, t.id, c.nid, t.place, t.part, t.events, t.ts, t.body); err != nil {
 		return err
 	}
 	if err := next.take(tx); err != nil {
@@ -151,6 +151,9 @@ func (c *courier) make(ctx context.Context, heard news) (*draft, error) {
 		return nil, err
 	}
 	d.transaction = &transaction{events: len(body.Events), body: encoded}
+	if len(body.Events) > 0 {
+		d.ts = rows[0].ts
+	}
 	return d, nil
 }
 
@@ -226,7 +229,11 @@ func (c *courier) part(ctx context.Context, t *transaction, why error) error {
 			return err
 		}
 		for i, p := range parts {
-			if err := tx.Exec(insertTxn, c.s.txnIDs.Next(), c.nid, t.place+int64(i), true, len(p.Events), bodies[i]); err != nil {
+			since := t.ts
+			if len(p.Events) == 0 {
+				since = 0
+			}
+			if err := tx.Exec(insertTxn, c.s.txnIDs.Next(), c.nid, t.place+int64(i), true, len(p.Events), since, bodies[i]); err != nil {
 				return err
 			}
 		}

@@ -66,10 +66,10 @@ func noAlias(alias matrix.RoomAlias) error {
 	return matrix.NotFound("There is no room alias %s", alias)
 }
 
-// Check tells whether the user may take a local alias that is free; otherwise
+// Check tells whether the caller may take a local alias that is free; otherwise
 // 400 M_ROOM_IN_USE, M_INVALID_PARAM or M_EXCLUSIVE.
-func (d *Directory) Check(ctx context.Context, alias matrix.RoomAlias, user matrix.UserID) error {
-	if err := d.claimable(alias, user); err != nil {
+func (d *Directory) Check(ctx context.Context, alias matrix.RoomAlias, c *httpx.Caller) error {
+	if err := d.claimable(alias, c); err != nil {
 		return err
 	}
 	_, found, err := d.alias(ctx, alias)
@@ -79,17 +79,29 @@ func (d *Directory) Check(ctx context.Context, alias matrix.RoomAlias, user matr
 	return err
 }
 
-// claimable tells whether a user may take an alias, if it is free.
-func (d *Directory) claimable(alias matrix.RoomAlias, user matrix.UserID) error {
+// claimable tells whether a caller may take an alias, if it is free.
+func (d *Directory) claimable(alias matrix.RoomAlias, c *httpx.Caller) error {
 	switch {
 	case alias.Server() != d.Engine.ServerName:
 		return matrix.InvalidParam("%s is not an alias of this server, %s", alias, d.Engine.ServerName)
 	case alias.Localpart() == "":
 		return matrix.InvalidParam("A room alias needs a name before the server's")
-	case d.Claims != nil && d.Claims.Claimed(alias, user):
-		return matrix.NewError(http.StatusBadRequest, matrix.CodeExclusive, "An application service keeps this alias for itself")
 	}
-	return nil
+	return d.unclaimed(alias, c)
+}
+
+// unclaimed fails with 400 M_EXCLUSIVE for aliases that other application services
+// keep for themselves, and for services where they do not claim the alias.
+// spec: application-service#server-admin-style-permissions
+func (d *Directory) unclaimed(alias matrix.RoomAlias, c *httpx.Caller) error {
+	if d.Claims == nil || d.Claims.MayAlias(alias, c.User, c.Appservice) {
+		return nil
+	}
+	text := "An application service keeps this alias for itself"
+	if c.Appservice != "" {
+		text = "The alias is not in the namespaces of the application service, or another one keeps it for itself"
+	}
+	return matrix.NewError(http.StatusBadRequest, matrix.CodeExclusive, "%s", text)
 }
 
 func inUse(alias matrix.RoomAlias) error {
@@ -156,7 +168,8 @@ type putAliasRequest struct {
 
 type empty struct{}
 
-// putAlias gives an alias to a room that the caller is in.
+// putAlias gives an alias to a room that the caller is in. Application services have
+// rooms of other networks found, whether their users are in them yet or not.
 // spec: client-server#put_matrixclientv3directoryroomroomalias
 func (d *Directory) putAlias(ctx context.Context, c *httpx.Caller, q *putAliasRequest) (*empty, error) {
 	if q.RoomID == "" {
@@ -165,10 +178,10 @@ func (d *Directory) putAlias(ctx context.Context, c *httpx.Caller, q *putAliasRe
 	if _, err := matrix.ParseRoomID(string(q.RoomID)); err != nil {
 		return nil, err
 	}
-	if err := d.claimable(q.Alias, c.User); err != nil {
+	if err := d.claimable(q.Alias, c); err != nil {
 		return nil, err
 	}
-	if _, err := d.joined(ctx, q.RoomID, c.User); err != nil {
+	if err := d.mayName(ctx, q.RoomID, c); err != nil {
 		return nil, err
 	}
 	return nil, d.DB.Write(ctx, func(tx *db.Tx) error {
@@ -179,6 +192,16 @@ func (d *Directory) putAlias(ctx context.Context, c *httpx.Caller, q *putAliasRe
 		}
 		return err
 	})
+}
+
+// mayName tells whether the caller may give a room an alias that they may have.
+func (d *Directory) mayName(ctx context.Context, room matrix.RoomID, c *httpx.Caller) (err error) {
+	if c.Appservice != "" {
+		_, err = d.Engine.Room(ctx, room)
+	} else {
+		_, err = d.joined(ctx, room, c.User)
+	}
+	return err
 }
 
 // joined returns a room that the user is in; 403 if they are not, or there is
@@ -211,7 +234,8 @@ func (d *Directory) mayPresent(ctx context.Context, r *rooms.Room, c *httpx.Call
 }
 
 // deleteAlias takes an alias away: who made it may, and whoever decides how the
-// room is found.
+// room is found. What an application service keeps for itself only that service may
+// delete, and the server's administrators.
 // spec: client-server#delete_matrixclientv3directoryroomroomalias
 func (d *Directory) deleteAlias(ctx context.Context, c *httpx.Caller, q *aliasRequest) (*empty, error) {
 	e, found, err := d.alias(ctx, q.Alias)
@@ -221,16 +245,8 @@ func (d *Directory) deleteAlias(ctx context.Context, c *httpx.Caller, q *aliasRe
 	if !found {
 		return nil, noAlias(q.Alias)
 	}
-	if e.creator != c.User {
-		r, err := d.Engine.Room(ctx, e.room)
-		if err != nil {
-			return nil, err
-		}
-		if ok, err := d.mayPresent(ctx, r, c); err != nil {
-			return nil, err
-		} else if !ok {
-			return nil, matrix.Forbidden("Only who made the alias, or may set the room's main alias, can delete it")
-		}
+	if err := d.mayDelete(ctx, q.Alias, e, c); err != nil {
+		return nil, err
 	}
 	if err := d.DB.Write(ctx, func(tx *db.Tx) error {
 		tx.Publish(AliasesMoved{e.room})
@@ -243,6 +259,28 @@ func (d *Directory) deleteAlias(ctx context.Context, c *httpx.Caller, q *aliasRe
 		err = nil // the alias is gone all the same
 	}
 	return nil, err
+}
+
+func (d *Directory) mayDelete(ctx context.Context, alias matrix.RoomAlias, e entry, c *httpx.Caller) error {
+	if c.Admin {
+		return nil
+	}
+	if err := d.unclaimed(alias, c); err != nil {
+		return err
+	}
+	if e.creator == c.User || c.Appservice != "" && d.Claims != nil && d.Claims.OwnsAlias(alias, e.creator, c.Appservice) {
+		return nil
+	}
+	r, err := d.Engine.Room(ctx, e.room)
+	if err != nil {
+		return err
+	}
+	if ok, err := d.mayPresent(ctx, r, c); err != nil {
+		return err
+	} else if !ok {
+		return matrix.Forbidden("Only who made the alias, or may set the room's main alias, can delete it")
+	}
+	return nil
 }
 
 // withdraw takes an alias from the room's m.room.canonical_alias.

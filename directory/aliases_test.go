@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/teahouse-chat/teahouse/internal/db"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/rooms"
 	. "github.com/teahouse-chat/teahouse/rooms/roomstest"
@@ -101,7 +102,7 @@ func TestAliasesOfRooms(t *testing.T) {
 				return errors.Join(d.Publish(tx, old.ID), d.Add(tx, alias, old.ID, User("alice")))
 			})
 		}
-		if err := d.Check(ctx, "#tea:test", User("alice")); err != nil {
+		if err := d.Check(ctx, "#tea:test", &httpx.Caller{User: User("alice")}); err != nil {
 			t.Fatal(err)
 		}
 		if err := add("#tea:test"); err != nil {
@@ -114,11 +115,11 @@ func TestAliasesOfRooms(t *testing.T) {
 			"#tea:test": matrix.CodeRoomInUse, "#irc_tea:test": matrix.CodeExclusive,
 			"#tea:elsewhere": matrix.CodeInvalidParam, "#:test": matrix.CodeInvalidParam,
 		} {
-			if err := d.Check(ctx, alias, User("alice")); !matrix.HasCode(err, code) {
+			if err := d.Check(ctx, alias, &httpx.Caller{User: User("alice")}); !matrix.HasCode(err, code) {
 				t.Errorf("%s: %v", alias, err)
 			}
 		}
-		if err := d.Check(ctx, "#irc_tea:test", User("irc_bot")); err != nil {
+		if err := d.Check(ctx, "#irc_tea:test", &httpx.Caller{User: User("irc_bot")}); err != nil {
 			t.Errorf("a service may not take its own alias: %v", err)
 		}
 		for range 2 { // as often as it is tried

@@ -15,11 +15,15 @@ type Profiles interface {
 	Profiles(ctx context.Context, users []matrix.UserID) (map[matrix.UserID]rooms.Profile, error)
 }
 
-// Claims tells which aliases application services keep for themselves.
+// Claims tells which aliases application services have.
 type Claims interface {
-	// Claimed tells whether a service other than the one that acts for the
-	// user claims the alias exclusively.
-	Claimed(alias matrix.RoomAlias, user matrix.UserID) bool
+	// MayAlias tells whether a user, or the service with an id that acts as them,
+	// may make and delete an alias: what a service claims exclusively is that
+	// service's only, and no service goes beyond what it claims.
+	MayAlias(alias matrix.RoomAlias, user matrix.UserID, service string) bool
+	// OwnsAlias tells whether an alias is a service's, which claims it: claimed
+	// exclusively, or made by a user of the service's.
+	OwnsAlias(alias matrix.RoomAlias, creator matrix.UserID, service string) bool
 }
 
 // Bridges are the application services that have rooms of other networks.

@@ -30,9 +30,11 @@ func (n names) Profiles(_ context.Context, users []matrix.UserID) (map[matrix.Us
 // claims keeps the aliases that begin with "irc_" for whose name does, too.
 type claims struct{}
 
-func (claims) Claimed(alias matrix.RoomAlias, user matrix.UserID) bool {
-	return strings.HasPrefix(alias.Localpart(), "irc_") && !strings.HasPrefix(user.Localpart(), "irc_")
+func (claims) MayAlias(alias matrix.RoomAlias, user matrix.UserID, _ string) bool {
+	return !strings.HasPrefix(alias.Localpart(), "irc_") || strings.HasPrefix(user.Localpart(), "irc_")
 }
+
+func (claims) OwnsAlias(matrix.RoomAlias, matrix.UserID, string) bool { return false }
 
 // rig is a directory of the test's.
 type rig struct {

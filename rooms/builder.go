@@ -20,7 +20,7 @@ type Proto struct {
 	Content   json.RawMessage
 	Redacts   matrix.EventID // of m.room.redaction
 	Sender    matrix.UserID  // the builder's sender if empty
-	Timestamp int64          // ms since 1970; 0 is now
+	Timestamp *int64         // ms since 1970; nil is now
 }
 
 // Builder appends events to a room, each on top of the one before, to be
@@ -254,9 +254,11 @@ func (b *Builder) draft(p Proto, before *state.Map, prevs []extremity) (d event.
 	stateOf = make(authState, 0, 8)
 	d = event.Draft{
 		RoomID: b.room.ID, Type: p.Type, StateKey: p.StateKey, Sender: p.Sender, Content: p.Content,
-		Redacts: p.Redacts, OriginServerTS: p.Timestamp,
+		Redacts: p.Redacts,
 	}
-	if d.OriginServerTS == 0 {
+	if p.Timestamp != nil {
+		d.OriginServerTS = *p.Timestamp
+	} else {
 		d.OriginServerTS = b.e.Now().UnixMilli()
 	}
 	if p.Type == matrix.TypeCreate && v.RoomIDHash {

@@ -156,7 +156,8 @@ func (p *play) act(s *server) {
 	if proto.Type == matrix.TypeMember && *proto.StateKey == "@user:a" {
 		proto = membership("@user:a", "join")
 	}
-	proto.Timestamp = 1_600_000_000_000 + int64(p.pick(100_000))
+	at := 1_600_000_000_000 + int64(p.pick(100_000))
+	proto.Timestamp = &at
 	st, err := s.Send(p.t.Context(), s.room, s.user, proto, nil)
 	if err != nil {
 		if matrix.AsError(err).Status >= 500 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 var appserviceCommands = map[string]command{
-	"add": appserviceAdd, "list": appserviceStatus, "status": appserviceStatus, "remove": appserviceRemove, "rotate": appserviceRotate,
+	"add": appserviceAdd, "list": appserviceList, "status": appserviceStatus, "remove": appserviceRemove, "rotate": appserviceRotate,
 	"pause": appservicePause, "resume": appserviceResume, "retry": appserviceRetry, "dead-letters": appserviceDeadLetters, "replay": appserviceReplay,
 }
 
@@ -95,12 +96,29 @@ func appserviceRetry(ctx context.Context, con *console, args []string) error {
 	return onServices(ctx, con, f, args, func(s *appservices.Services, id string) error { return s.Retry(ctx, id) })
 }
 
+const listHelp = "Tells how it stands with each application service, or with one: what waits for it,\nsince when, and what went wrong last."
+
+func appserviceList(ctx context.Context, con *console, args []string) error {
+	return showServices(ctx, con, newFlags(con, "appservice list", listHelp, 0), args)
+}
+
 func appserviceStatus(ctx context.Context, con *console, args []string) error {
-	f := newFlags(con, "appservice list", "Tells how it stands with each application service: what waits for it, since when,\nand what went wrong last.", 0)
-	return onServices(ctx, con, f, args, func(s *appservices.Services, _ string) error {
+	f := newFlags(con, "appservice status [ID]", listHelp, 1)
+	f.fewer = true
+	return showServices(ctx, con, f, args)
+}
+
+func showServices(ctx context.Context, con *console, f *flags, args []string) error {
+	return onServices(ctx, con, f, args, func(s *appservices.Services, id string) error {
 		list, err := s.List(ctx)
 		if err != nil {
 			return err
+		}
+		if id != "" {
+			list = slices.DeleteFunc(list, func(v appservices.Status) bool { return v.ID != id })
+			if len(list) == 0 {
+				return fmt.Errorf("there is no application service with the id %q; \"teahouse appservice list\" names all", id)
+			}
 		}
 		table := tabwriter.NewWriter(con.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "ID\tSTATE\tWAITING\tSINCE\tDEAD LETTERS\tLAST TAKEN\tFROM\tLAST PROBLEM")

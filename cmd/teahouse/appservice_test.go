@@ -40,6 +40,10 @@ func TestAppserviceCommands(t *testing.T) {
 			t.Errorf("%v prints %q", args, out)
 		}
 	}
+	if out := s.good("", "appservice", "status", "irc"); strings.Count(out, "\n") != 2 || !strings.Contains(out, "\nirc ") {
+		t.Errorf("the status of irc is %q", out)
+	}
+	s.bad(`no application service with the id "none"`, "appservice", "status", "none")
 	if out := s.good("", "appservice", "rotate", "irc"); strings.Contains(out, "as-irc-secret") || !strings.Contains(out, "id: irc\n") {
 		t.Errorf("rotated is %q", out)
 	}

@@ -89,7 +89,8 @@ type flags struct {
 	*flag.FlagSet
 	con    *console
 	config string
-	takes  int // arguments that are no flags
+	takes  int  // arguments that are no flags
+	fewer  bool // the last of them may be left out
 }
 
 // newFlags begins the flags of a command, whose usage line names its arguments.
@@ -119,7 +120,7 @@ func (f *flags) parse(args []string) ([]string, error) {
 		}
 		plain, args = append(plain, f.Arg(0)), f.Args()[1:]
 	}
-	if len(plain) != f.takes {
+	if len(plain) != f.takes && !(f.fewer && len(plain) == f.takes-1) {
 		fmt.Fprintf(f.con.err, "teahouse: %d arguments are needed here, not %d\n\n", f.takes, len(plain))
 		f.Usage()
 		return nil, errUsage

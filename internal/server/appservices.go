@@ -16,7 +16,7 @@ import (
 func (s *Server) services(ctx context.Context) (err error) {
 	s.Appservices, err = appservices.New(ctx, appservices.Deps{
 		DB: s.db, ServerName: s.cfg.ServerName, Files: s.cfg.Appservices, HTTP: s.servicesClient(), Now: s.deps.Now, Log: s.deps.Log,
-		Metrics: s.deps.registerer(),
+		Metrics: s.deps.registerer(), Inside: map[string]string{insideID: "services.news"},
 	})
 	return err
 }

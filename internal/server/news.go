@@ -71,11 +71,7 @@ type newsInside struct {
 // startNews begins the news service, or ends its registration where it is switched off.
 func (s *Server) startNews(ctx context.Context) error {
 	if !s.cfg.Services.News.Enabled {
-		err := s.Appservices.Remove(ctx, insideID)
-		if e, ok := errors.AsType[*matrix.Error](err); ok && e.Status == http.StatusNotFound {
-			return nil // it never was on
-		}
-		return err
+		return s.withoutNews(ctx)
 	}
 	user := matrix.NewUserID(s.cfg.Services.News.User, s.cfg.ServerName)
 	switch u, found, err := s.Accounts.User(ctx, user); {
@@ -84,13 +80,18 @@ func (s *Server) startNews(ctx context.Context) error {
 	case found && u.Appservice == "":
 		s.deps.Log.Error("the news service is off: its user is somebody's account. Name another one as services.news.user, or switch the service off",
 			"user", user)
-		return nil
+		return s.withoutNews(ctx)
 	}
 	n := &newsInside{events: newInside(), asks: newInside()}
 	text := NewsRegistration(s.cfg, insideID, "http://news"+insideSuffix, registration.NewToken(), registration.NewToken())
-	r, err := registration.Parse("services.news", text)
+	r, err := s.Appservices.Install(ctx, "services.news", text)
+	if clash, ok := errors.AsType[*matrix.Error](err); ok && clash.Status == http.StatusConflict {
+		s.deps.Log.Error("the news service is off: another application service has its user or its aliases. Name another user as services.news.user, change the other service, or switch this one off",
+			"user", user, "error", clash.Text)
+		return s.withoutNews(ctx)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("services.news: %w", err)
 	}
 	n.News, err = OpenNews(ctx, s.cfg, s.deps, r, func(c *kit.Config) {
 		c.Homeserver, c.Transport = "http://homeserver"+insideSuffix, n.asks.transport()
@@ -101,15 +102,21 @@ func (s *Server) startNews(ctx context.Context) error {
 	s.news = n
 	n.serve(s, n.events, n.Handler())
 	n.serve(s, n.asks, s.Handler("client", "media"))
-	if _, err := s.Appservices.Add(ctx, "services.news", text); err != nil {
-		return fmt.Errorf("services.news: %w", err)
-	}
 	s.worker.Go(func() {
 		if err := n.Run(s.background); err != nil {
 			s.deps.Log.Error("the news service has ended; restart the server", "error", err)
 		}
 	})
 	return nil
+}
+
+// withoutNews ends the registration of the news service, if there is one.
+func (s *Server) withoutNews(ctx context.Context) error {
+	err := s.Appservices.Uninstall(ctx, insideID)
+	if e, ok := errors.AsType[*matrix.Error](err); ok && e.Status == http.StatusNotFound {
+		return nil // it never was on
+	}
+	return err
 }
 
 func (n *newsInside) serve(s *Server, l *inside, h http.Handler) {

@@ -17,9 +17,9 @@ type Aliases interface {
 	// Resolve finds the room of an alias, and servers that are in it; 404
 	// M_NOT_FOUND.
 	Resolve(ctx context.Context, alias matrix.RoomAlias) (matrix.RoomID, []matrix.ServerName, error)
-	// Check tells whether the user may take a local alias that is free; otherwise
+	// Check tells whether the caller may take a local alias that is free; otherwise
 	// 400 M_ROOM_IN_USE, M_INVALID_PARAM or M_EXCLUSIVE.
-	Check(ctx context.Context, alias matrix.RoomAlias, user matrix.UserID) error
+	Check(ctx context.Context, alias matrix.RoomAlias, c *httpx.Caller) error
 	// Add stores an alias in the commit that makes it true.
 	Add(tx *db.Tx, alias matrix.RoomAlias, room matrix.RoomID, user matrix.UserID) error
 	// Publish lists a room in the public directory, in the commit that makes it.

@@ -93,7 +93,7 @@ func (a *API) createRoom(ctx context.Context, c *httpx.Caller, q *createRequest)
 		if alias, err = matrix.ParseRoomAlias("#" + q.AliasName + ":" + string(a.Engine.ServerName)); err != nil {
 			return nil, err
 		}
-		if err := a.Aliases.Check(ctx, alias, c.User); err != nil {
+		if err := a.Aliases.Check(ctx, alias, c); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,7 @@ type sendRequest struct {
 	RoomID    matrix.RoomID   `path:"roomId"`
 	Type      string          `path:"eventType"`
 	TxnID     string          `path:"txnId"`
-	Timestamp int64           `query:"ts"`
+	Timestamp *int64          `query:"ts"`
 	Body      json.RawMessage `body:"raw"`
 }
 
@@ -76,7 +76,7 @@ func (a *API) sendOnce(ctx context.Context, c *httpx.Caller, room matrix.RoomID,
 type stateRequest struct {
 	RoomID    matrix.RoomID   `path:"roomId"`
 	Type      string          `path:"eventType"`
-	Timestamp int64           `query:"ts"`
+	Timestamp *int64          `query:"ts"`
 	Body      json.RawMessage `body:"raw"`
 }
 
@@ -197,11 +197,11 @@ func (a *API) redact(ctx context.Context, c *httpx.Caller, q *redactRequest) (*e
 	return a.sendOnce(ctx, c, q.RoomID, p, txn)
 }
 
-// massaged is the time an event claims; only appservices may set it.
+// massaged is the time an event claims; only appservices may set it, also to 0.
 // spec: application-service#timestamp-massaging
-func massaged(c *httpx.Caller, ts int64) int64 {
+func massaged(c *httpx.Caller, ts *int64) *int64 {
 	if c.Appservice == "" {
-		return 0
+		return nil
 	}
 	return ts
 }
