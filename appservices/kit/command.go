@@ -42,6 +42,22 @@ func (c *Call) Answer(tx *Tx, name string, args ...any) Ref {
 	return tx.Reply(c.Event, c.T(name, args...))
 }
 
+// Usage shows how the command is said: its name and arguments, with the prefix that it
+// needs where it was said.
+func (c *Call) Usage() string {
+	text := c.s.nameIn(c.Language, c.Command)
+	if c.Command.Args != "" {
+		text += " " + c.T(c.Command.Args)
+	}
+	if !c.Direct && c.s.cfg.Prefix != "" {
+		text = c.s.cfg.Prefix + " " + text
+	}
+	return text
+}
+
+// OnLanguage has f called when somebody chose the language that c has now.
+func (s *Service) OnLanguage(f func(tx *Tx, c *Call) error) { s.spoken = append(s.spoken, f) }
+
 // Command adds a command.
 func (s *Service) Command(c Command) {
 	for _, name := range append([]string{c.Name}, c.Aliases...) {
@@ -59,6 +75,12 @@ const freshFor = 5 * time.Minute
 // heed looks whether a text is an answer or a command, and obeys it.
 func (s *Service) heed(tx *Tx, ev *Event) (heeded bool, err error) {
 	text := ev.Text()
+	if text == "" {
+		// What a file is sent with is about the file, unless it is said to the service.
+		if _, how := s.addressed(ev, ev.Caption()); how == called {
+			text = ev.Caption()
+		}
+	}
 	if text == "" || len(s.commands) == 0 && len(s.answers) == 0 {
 		return false, nil
 	}
@@ -66,16 +88,16 @@ func (s *Service) heed(tx *Tx, ev *Event) (heeded bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	words, addressed := s.addressed(text)
-	if heeded, err := s.answered(tx, ev, words, addressed || direct); heeded || err != nil {
+	words, how := s.addressed(ev, text)
+	if heeded, err := s.answered(tx, ev, words, how != unnamed || direct); heeded || err != nil {
 		return heeded, err
 	}
-	if !addressed && !direct {
+	if how == unnamed && !direct {
 		return false, nil
 	}
 	c := s.call(tx, ev, words, direct)
 	switch {
-	case c.Command == nil && len(s.listed) == 0:
+	case c.Command == nil && (len(s.listed) == 0 || how == named && !direct):
 		return false, nil
 	case c.Command == nil:
 		c.Answer(tx, "kit.unknown", firstWord(words))
@@ -86,9 +108,18 @@ func (s *Service) heed(tx *Tx, ev *Event) (heeded bool, err error) {
 	return true, c.Command.Run(tx, c)
 }
 
+// addressing is how surely something is said to the service.
+type addressing int
+
+const (
+	unnamed addressing = iota
+	named              // "News: ..." may also be a headline
+	called             // by its prefix, by an @-name, or by a mention
+)
+
 // addressed takes off a text what makes it one to the service: "!news follow" and
 // "@news: follow" are "follow".
-func (s *Service) addressed(text string) (words string, addressed bool) {
+func (s *Service) addressed(ev *Event, text string) (words string, how addressing) {
 	for _, name := range []string{s.cfg.Prefix, string(s.cfg.User), "@" + s.cfg.User.Localpart(), s.cfg.DisplayName, s.cfg.User.Localpart()} {
 		if name == "" || len(text) < len(name) || !strings.EqualFold(text[:len(name)], name) {
 			continue
@@ -97,10 +128,14 @@ func (s *Service) addressed(text string) (words string, addressed bool) {
 		bare := name == s.cfg.Prefix || strings.HasPrefix(name, "@")
 		after := strings.TrimLeft(rest, ":,： ")
 		if rest == "" || bare && after != rest || strings.IndexAny(rest, ":,：") == 0 {
-			return strings.TrimSpace(after), true
+			how = named
+			if m := ev.Message(); bare || m != nil && m.Mentions != nil && m.Mentions.Has(s.cfg.User) {
+				how = called
+			}
+			return strings.TrimSpace(after), how
 		}
 	}
-	return text, false
+	return text, unnamed
 }
 
 // call finds the command with the longest name that a text begins with.
@@ -199,6 +234,11 @@ func (s *Service) chooseLanguage(tx *Tx, c *Call) error {
 	}
 	c.Language = lang
 	c.Answer(tx, "kit.language.is")
+	for _, f := range s.spoken {
+		if err := f(tx, c); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -235,7 +275,7 @@ func (s *Service) meant(tx *Tx, a *Answer) error {
 	ev := *a.Event
 	ev.ID, ev.Type, ev.Timestamp = old.Event, event.EventMessage, s.now()
 	ev.Content = event.Content{Parsed: &event.MessageEventContent{MsgType: event.MsgText, Body: old.Text}}
-	words, _ := s.addressed(old.Text)
+	words, _ := s.addressed(&ev, old.Text)
 	c := s.call(tx, &ev, words, a.Direct)
 	if c.Command == nil {
 		return fmt.Errorf("kit: the command %q is not known any more", firstWord(old.Text))

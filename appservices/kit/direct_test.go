@@ -50,11 +50,12 @@ func TestDirect(t *testing.T) {
 		alice.Leave(chats[0])
 		bob.Say(room, "!tea whisper four")
 		r.Settle()
-		if got := last(r, chats[0]); got != "three" || len(made(r)) != 2 || last(r, made(r)[1]) != "four" {
+		const crowded = "We are not alone here any more. From now on, begin what you say to me with !tea."
+		if got := last(r, chats[0]); got != crowded || len(made(r)) != 2 || last(r, made(r)[1]) != "four" {
 			t.Errorf("the room with a third has %q, and there are %v", got, made(r))
 		}
 		bob.Say(chats[0], "brew green") // bare words do nothing there
-		if got := last(r, chats[0]); got != "three" {
+		if got := last(r, chats[0]); got != crowded {
 			t.Errorf("the room with a third has %q", got)
 		}
 		// The other one goes, and so does the service.

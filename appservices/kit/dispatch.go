@@ -188,7 +188,7 @@ func (s *Service) confess(tx *Tx, ev *Event, problem string) error {
 		tx.Say(s.cfg.Admins, fmt.Sprintf("The event %s in %s could not be handled and was set aside: %s", ev.ID, ev.RoomID, firstLine(problem)))
 	}
 	direct, err := tx.direct(ev.RoomID, ev.Sender)
-	if _, addressed := s.addressed(ev.Text()); ev.Text() != "" && (direct || addressed) {
+	if _, how := s.addressed(ev, ev.Text()); ev.Text() != "" && (direct || how != unnamed) {
 		tx.Reply(ev, s.text(tx.language(ev.Sender, ev.Text()), "kit.failed"))
 	}
 	return err

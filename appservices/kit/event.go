@@ -60,6 +60,15 @@ func (ev *Event) Text() string {
 	return strings.TrimSpace(text)
 }
 
+// Caption is what somebody wrote about a file that they sent.
+func (ev *Event) Caption() string {
+	m := ev.Message()
+	if m == nil || m.MsgType != event.MsgFile || m.FileName == "" || m.FileName == m.Body || m.RelatesTo != nil && m.RelatesTo.Type == event.RelReplace {
+		return ""
+	}
+	return strings.TrimSpace(m.Body)
+}
+
 // replyTo is what a reply to the event refers to: a message. A reaction or a vote is
 // none, but it is about one.
 func (ev *Event) replyTo() id.EventID {

@@ -1,6 +1,10 @@
 package kit
 
 import (
+	"context"
+	"encoding/json"
+	"net/http"
+
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 )
@@ -32,7 +36,10 @@ func (s *Service) follow(tx *Tx, ev *Event) error {
 			tx.put(row{room: ev.RoomID, kind: kindJoin, subject: string(ev.Sender), content: []string{ev.Sender.Homeserver()}})
 			return nil
 		}
-		return tx.Exec(setJoined, ev.RoomID, content.Membership == event.MembershipJoin)
+		if err := tx.Exec(setJoined, ev.RoomID, content.Membership == event.MembershipJoin); err != nil {
+			return err
+		}
+		return s.gone(tx, ev.RoomID, content.Membership)
 	case *event.EncryptionEventContent:
 		if err := tx.Exec(upsertRoom, ev.RoomID, ev.Received.UnixMilli()); err != nil {
 			return err
@@ -45,8 +52,24 @@ func (s *Service) follow(tx *Tx, ev *Event) error {
 	return nil
 }
 
+// OnLeft has f called when the service's user is not in a room any more, whether it
+// left or was made to.
+func (s *Service) OnLeft(f func(tx *Tx, room id.RoomID) error) { s.left = append(s.left, f) }
+
+func (s *Service) gone(tx *Tx, room id.RoomID, m event.Membership) error {
+	if m != event.MembershipLeave && m != event.MembershipBan {
+		return nil
+	}
+	for _, f := range s.left {
+		if err := f(tx, room); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // others heeds that somebody else came or went: a third ends a direct chat, and when
-// the other one has gone the service goes, too.
+// the others have gone the service goes, too.
 func (s *Service) others(tx *Tx, room id.RoomID, user id.UserID, m event.Membership) error {
 	with, direct, err := One(tx.ctx, tx, isAnyonesDirect, scanText, room)
 	if err != nil {
@@ -58,8 +81,14 @@ func (s *Service) others(tx *Tx, room id.RoomID, user id.UserID, m event.Members
 		tx.Leave(room)
 		return tx.Exec(endDirect, room)
 	case direct && with != string(user) && !gone:
+		if s.cfg.Prefix != "" && len(s.listed) > 0 {
+			tx.Say(room, s.text(tx.Language(id.UserID(with)), "kit.crowded", s.cfg.Prefix))
+		}
 		return tx.Exec(setCrowded, room)
-	case direct || gone:
+	case direct:
+		return nil
+	case gone:
+		tx.put(row{room: room, kind: kindDeserted})
 		return nil
 	}
 	// The service may be just joining, and count the members without this one.
@@ -68,4 +97,24 @@ func (s *Service) others(tx *Tx, room id.RoomID, user id.UserID, m event.Members
 		return err
 	}
 	return tx.Exec(setCrowded, room)
+}
+
+// leaveDeserted leaves a room that everybody else has left, unless the service made it:
+// then it waits there for others.
+func (s *Service) leaveDeserted(ctx context.Context, v item) (result, error) {
+	var members struct {
+		Joined map[id.UserID]json.RawMessage `json:"joined"`
+	}
+	err := s.get(ctx, &members, "rooms", v.room, "joined_members")
+	if isStatus(err, http.StatusForbidden) { // it is not in the room itself
+		return result{}, nil
+	}
+	if _, in := members.Joined[s.cfg.User]; err != nil || !in || len(members.Joined) > 1 {
+		return result{}, err
+	}
+	create, err := s.client.FullStateEvent(ctx, v.room, event.StateCreate, "")
+	if err != nil || create.Sender == s.cfg.User {
+		return result{}, err
+	}
+	return s.post(ctx, struct{}{}, "rooms", v.room, "leave")
 }

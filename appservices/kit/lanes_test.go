@@ -134,7 +134,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		s := &Service{cfg: Config{User: "@bot:test", Prefix: "!bot", DisplayName: "Bot"}}
-		s.addressed(ev.Text())
+		s.addressed(ev, ev.Text())
 		s.isOwnJoin(ev)
 		_, _ = ev.replyTo(), ev.Thread()
 		if m := ev.Message(); m != nil && m.RelatesTo.GetReplaceID() != "" && ev.Text() != "" {

@@ -242,6 +242,8 @@ func (s *Service) perform(ctx context.Context, v item) (result, error) {
 		return s.sendDirect(ctx, v)
 	case kindForewarn:
 		return s.sendForewarning(ctx, v)
+	case kindDeserted:
+		return s.leaveDeserted(ctx, v)
 	case kindWebhook:
 		return s.callHook(ctx, v)
 	case kindInvite:

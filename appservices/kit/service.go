@@ -75,6 +75,8 @@ type Service struct {
 	listed   []*Command
 	answers  map[string]func(*Tx, *Answer) error
 
+	spoken    []func(tx *Tx, c *Call) error
+	left      []func(tx *Tx, room id.RoomID) error
 	refused   []func(tx *Tx, room id.RoomID, ref Ref) error
 	ephemeral map[string][]Handler
 	passing   chan passing

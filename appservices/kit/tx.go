@@ -79,6 +79,7 @@ const (
 	kindInvite   = "invite"
 	kindDirect   = "direct"
 	kindForewarn = "forewarn"
+	kindDeserted = "deserted" // leaves the room if nobody else is in it
 	kindWebhook  = "webhook"
 )
 

@@ -2,6 +2,7 @@ package news
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,15 +27,20 @@ func (n *News) listen() {
 	n.Command(kit.Command{Name: "import", Aliases: []string{"导入"}, Args: "args.import", Help: "help.import", Run: n.later("import")})
 	n.Command(kit.Command{Name: "export", Aliases: []string{"导出"}, Help: "help.export", Run: n.later("export")})
 	n.Command(kit.Command{Name: "publish", Aliases: []string{"发布"}, Args: "args.url", Help: "help.publish", Run: n.later("publish")})
+	n.On(event.EventMessage, n.file)
 	n.On(event.EventReaction, n.reaction)
 	n.On(event.EventRedaction, n.redaction)
-	n.On(event.StateMember, n.member)
 	n.On(event.StatePowerLevels, n.changed)
+	n.OnLeft(n.left)
 	n.OnRefused(n.refusal)
+	n.OnLanguage(n.language)
 }
 
 // maxArgument is how much of a command is heeded: an answer may repeat it.
 const maxArgument = 4 << 10
+
+// followsAtOnce is how many addresses one command follows.
+const followsAtOnce = 10
 
 // later is a command that becomes a job.
 func (n *News) later(kind string) func(*kit.Tx, *kit.Call) error {
@@ -42,11 +48,50 @@ func (n *News) later(kind string) func(*kit.Tx, *kit.Call) error {
 		argument := strings.ReplaceAll(c.Rest[:min(len(c.Rest), maxArgument)], "\x00", "") // which no database takes
 		argument = strings.ToValidUTF8(argument, "")
 		if kind == "import" && argument == "" {
-			argument = string(repliedTo(c))
+			argument = attached(c)
+		}
+		if argument == "" && c.Command.Args != "" && kind != "mute" {
+			tx.Reply(c.Event, say(c.Language, "usage", c.Usage()))
+			return nil
+		}
+		arguments := []string{argument}
+		if list := strings.Fields(argument); kind == "follow" && len(list) > 1 && !slices.ContainsFunc(list, noAddress) {
+			arguments = list
+		}
+		if len(arguments) > followsAtOnce {
+			tx.Reply(c.Event, say(c.Language, "fewer", followsAtOnce))
+			return nil
 		}
 		tx.Then(n.work.wake)
-		return tx.Exec(addJob, tx.Next("jobs"), kind, c.RoomID, c.ID, c.Thread(), c.Sender, c.Direct, c.Language, argument)
+		for _, argument := range arguments {
+			if err := tx.Exec(addJob, tx.Next("jobs"), kind, c.RoomID, c.ID, c.Thread(), c.Sender, c.Direct, c.Language, argument); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
+}
+
+// noAddress tells that a word is surely none.
+func noAddress(word string) bool { return !strings.Contains(word, ".") }
+
+// attached is where the list of an import without an address is: in the file that has
+// the command as its caption, or in the event that it is a reply to.
+func attached(c *kit.Call) string {
+	if m := c.Message(); m != nil && m.MsgType == event.MsgFile {
+		return string(m.URL)
+	}
+	return string(repliedTo(c))
+}
+
+// file imports the list of feeds that somebody sends in a direct chat without a word.
+func (n *News) file(tx *kit.Tx, ev *kit.Event) error {
+	m := ev.Message()
+	if m == nil || m.MsgType != event.MsgFile || m.RelatesTo != nil && m.RelatesTo.Type == event.RelReplace || !tx.IsDirect(ev) {
+		return nil
+	}
+	tx.Then(n.work.wake)
+	return tx.Exec(addJob, tx.Next("jobs"), "import", ev.RoomID, ev.ID, ev.Thread(), ev.Sender, true, tx.Language(ev.Sender), string(m.URL))
 }
 
 // repliedTo is the event that a command is a reply to; "" for none.
@@ -63,15 +108,14 @@ func (n *News) list(tx *kit.Tx, c *kit.Call) error {
 	if err != nil {
 		return err
 	}
-	r, _, err := readRoom(tx, string(c.RoomID))
+	r, found, err := readRoom(tx, string(c.RoomID))
 	if err != nil {
 		return err
 	}
-	if len(list) == 0 {
-		tx.Reply(c.Event, say(c.Language, "nothing"))
-		return nil
-	}
 	lines := []string{say(c.Language, "list")}
+	if len(list) == 0 {
+		lines[0] = say(c.Language, "nothing")
+	}
 	for i, s := range list {
 		line := fmt.Sprintf("%d. %s", i+1, linked(s.name(), s.url))
 		if s.keywords != "" {
@@ -88,10 +132,10 @@ func (n *News) list(tx *kit.Tx, c *kit.Call) error {
 	if len(r.muted) > 0 {
 		lines = append(lines, say(c.Language, "mutes", strings.Join(r.muted, ", ")))
 	}
-	if r.digest != none {
+	if found && r.digest != none {
 		lines = append(lines, say(c.Language, "digested", clockText(r.digest), r.zone))
 	}
-	if r.quietFrom != none {
+	if found && r.quietFrom != none {
 		lines = append(lines, say(c.Language, "quieted", clockText(r.quietFrom), clockText(r.quietTo), r.quietZone))
 	}
 	for _, text := range messagesOf(lines) {
@@ -133,7 +177,9 @@ type story struct {
 func (n *News) top(tx *kit.Tx, c *kit.Call) error {
 	since := n.now().Add(-topDays * 24 * time.Hour).UnixMilli()
 	list, err := kit.All(tx.Context(), tx, topPosts, func(r kit.Scanner) (s story, err error) {
-		err = r.Scan(&s.title, &s.link, &s.from, &s.votes)
+		var e entry
+		err = r.Scan(&e.title, &e.link, &e.text, &e.from, &e.address, &s.votes)
+		s.title, s.link, s.from = e.heading(), e.link, e.name()
 		return s, err
 	}, c.RoomID, since, topCount)
 	if err != nil {
@@ -172,7 +218,9 @@ func (n *News) keepFor(tx *kit.Tx, who id.UserID, message id.EventID) (bool, err
 		return false, nil
 	}
 	list, err := kit.All(tx.Context(), tx, postsOfRef, func(r kit.Scanner) (s story, err error) {
-		err = r.Scan(&s.title, &s.link)
+		var e entry
+		err = r.Scan(&e.title, &e.link, &e.text)
+		s.title, s.link = e.heading(), e.link
 		return s, err
 	}, int64(ref))
 	if err != nil {
@@ -239,14 +287,9 @@ func (n *News) redaction(tx *kit.Tx, ev *kit.Event) error {
 	return tx.Exec(removeVote, what)
 }
 
-// member ends what a room follows when the service is not in it any more.
-func (n *News) member(tx *kit.Tx, ev *kit.Event) error {
-	m, ok := ev.Content.Parsed.(*event.MemberEventContent)
-	switch {
-	case !ok || ev.StateKey == nil || *ev.StateKey != string(n.User()):
-		return nil
-	case m.Membership == event.MembershipLeave || m.Membership == event.MembershipBan:
-		return n.left(tx, string(ev.RoomID))
-	}
-	return n.changed(tx, ev)
+// language has a room be told things in the language that somebody chose there, if they
+// may change the room.
+func (n *News) language(tx *kit.Tx, c *kit.Call) error {
+	tx.Then(n.work.wake)
+	return tx.Exec(addJob, tx.Next("jobs"), "language", c.RoomID, c.ID, c.Thread(), c.Sender, c.Direct, c.Language, c.Language)
 }

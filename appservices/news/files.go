@@ -129,7 +129,7 @@ func (n *News) exportList(ctx context.Context, j *job) (outcome, error) {
 	}
 	return func(tx *kit.Tx) error {
 		tx.ReplyWith(j.command(), &event.MessageEventContent{
-			MsgType: event.MsgFile, Body: name, FileName: name, URL: file.ContentURI.CUString(), Info: &event.FileInfo{MimeType: kind, Size: len(text)},
+			MsgType: event.MsgFile, Body: name, FileName: name, URL: file.ContentURI.CUString(), Mentions: &event.Mentions{}, Info: &event.FileInfo{MimeType: kind, Size: len(text)},
 		})
 		return nil
 	}, nil

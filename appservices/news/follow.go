@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"maunium.net/go/mautrix/id"
+
 	"github.com/teahouse-chat/teahouse/appservices/kit"
 	"github.com/teahouse-chat/teahouse/appservices/news/feed"
 )
@@ -16,7 +18,7 @@ const maxSubs = 1000
 // follow looks at an address, which may be that of a page, and follows its feed.
 func (n *News) follow(ctx context.Context, j *job) (outcome, error) {
 	address, err := feed.CheckURL(j.argument)
-	if err != nil {
+	if err != nil || strings.ContainsAny(j.argument, " \t\n") {
 		return j.says("notfound", j.argument, say(j.language, "problem.noaddress")), nil
 	}
 	_, known, err := kit.One(ctx, n, feedByURL, scanSource, address)
@@ -198,13 +200,13 @@ func detach(tx *kit.Tx, room string, nid int64) error {
 }
 
 // left ends everything about a room that the service is not in any more.
-func (n *News) left(tx *kit.Tx, room string) error {
-	list, err := subs(tx.Context(), tx, room)
+func (n *News) left(tx *kit.Tx, room id.RoomID) error {
+	list, err := subs(tx.Context(), tx, string(room))
 	if err != nil {
 		return err
 	}
 	for _, s := range list {
-		if err := detach(tx, room, s.feed); err != nil {
+		if err := detach(tx, string(room), s.feed); err != nil {
 			return err
 		}
 	}

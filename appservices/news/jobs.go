@@ -38,6 +38,7 @@ type performer func(n *News, ctx context.Context, j *job) (outcome, error)
 var performers = map[string]performer{
 	"follow": (*News).follow, "unfollow": (*News).unfollow, "filter": (*News).filter, "mute": (*News).mute, "digest": (*News).digest,
 	"quiet": (*News).quiet, "import": (*News).importList, "export": (*News).exportList, "publish": (*News).publish,
+	"language": (*News).speak,
 }
 
 const (
@@ -132,6 +133,9 @@ func (n *News) perform(ctx context.Context, j *job) (outcome, error) {
 	j.mute = !n.speaks(levels)
 	switch {
 	case !j.direct && levels.GetUserLevel(j.sender) < levels.StateDefault():
+		if j.kind == "language" {
+			return func(*kit.Tx) error { return nil }, nil // they were answered, and for themselves it is so
+		}
 		return j.says("forbidden"), nil // only who may change the room's state changes what it follows
 	case j.mute && (j.kind == "follow" || j.kind == "import" || j.kind == "export"):
 		return j.says("mutehere", n.link(j.room)), nil
@@ -147,7 +151,10 @@ func (j *job) says(key string, args ...any) outcome {
 // answer answers the command; in a direct chat where the service may not speak in the
 // room.
 func (j *job) answer(tx *kit.Tx, key string, args ...any) error {
-	text := say(j.language, key, args...)
+	return j.reply(tx, say(j.language, key, args...))
+}
+
+func (j *job) reply(tx *kit.Tx, text string) error {
 	if j.mute {
 		tx.Direct(j.sender, kit.Text(text))
 	} else {

@@ -109,7 +109,7 @@ func (n *News) change(tx *kit.Tx, s source, was feed.Known, e *feed.Entry, now t
 	if err != nil {
 		return err
 	}
-	shown := entry{from: s.name(), link: e.Link, title: e.Title, author: e.Author, html: e.HTML, text: e.Text}
+	shown := entry{from: s.title, address: s.url, link: e.Link, title: e.Title, author: e.Author, html: e.HTML, text: e.Text}
 	for _, ref := range refs {
 		tx.Edit(kit.Ref(ref), shown.message())
 	}

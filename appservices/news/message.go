@@ -2,6 +2,7 @@ package news
 
 import (
 	"html"
+	"net/url"
 	"strings"
 
 	"maunium.net/go/mautrix/event"
@@ -38,8 +39,8 @@ func (e *entry) heading() string {
 		return e.title
 	}
 	first, _, _ := strings.Cut(e.text, "\n")
-	if short := []rune(first); len(short) > 80 {
-		first = string(short[:80]) + "…"
+	if short := firstRunes(first, 80); short != first {
+		first = short + "…"
 	}
 	if first == "" {
 		return e.link
@@ -47,12 +48,20 @@ func (e *entry) heading() string {
 	return first
 }
 
+// name is how people are told of the entry's feed: by its host if it has no title.
+func (e *entry) name() string {
+	if u, err := url.Parse(e.address); e.from == "" && err == nil {
+		return u.Hostname()
+	}
+	return e.from
+}
+
 // source is what a message shows last.
 func (e *entry) source() string {
 	if e.author == "" || e.author == e.from {
-		return e.from
+		return e.name()
 	}
-	return e.from + " · " + e.author
+	return e.name() + " · " + e.author
 }
 
 func anchor(link, text string) string {
@@ -64,24 +73,41 @@ func anchor(link, text string) string {
 
 // linked is a text with its address behind it.
 func linked(text, link string) string {
-	if link == "" || link == text {
+	switch {
+	case text == "":
+		return link
+	case link == "" || link == text:
 		return text
 	}
 	return text + " " + link
 }
 
-// message is an entry as a message of its own.
+// message is an entry as a message of its own. One without a title, as on microblogs,
+// is its text with the link below.
 func (e *entry) message() *event.MessageEventContent {
-	var plain, formatted strings.Builder
-	plain.WriteString(linked(e.heading(), e.link))
-	formatted.WriteString("<p><b>" + anchor(e.link, e.heading()) + "</b></p>")
-	if e.title != "" && e.text != "" {
-		plain.WriteString("\n" + e.text)
-		formatted.WriteString(e.html)
+	title, link := linked(e.heading(), e.link), "<p><b>"+anchor(e.link, e.heading())+"</b></p>"
+	var plain, formatted []string
+	switch {
+	case e.text == "":
+		plain, formatted = []string{title}, []string{link}
+	case e.title != "":
+		plain, formatted = []string{title, e.text}, []string{link, e.html}
+	case e.link != "":
+		plain, formatted = []string{e.text, e.link}, []string{e.html, "<p>" + anchor(e.link, e.link) + "</p>"}
+	default:
+		plain, formatted = []string{e.text}, []string{e.html}
 	}
-	plain.WriteString("\n— " + e.source())
-	formatted.WriteString("<p><i>" + html.EscapeString(e.source()) + "</i></p>")
-	return &event.MessageEventContent{MsgType: event.MsgText, Body: plain.String(), Format: event.FormatHTML, FormattedBody: formatted.String()}
+	plain = append(plain, "— "+e.source())
+	formatted = append(formatted, "<p><i>"+html.EscapeString(e.source())+"</i></p>")
+	return content(strings.Join(plain, "\n"), strings.Join(formatted, ""))
+}
+
+// content is a message of the service's own accord: it mentions nobody, whatever is
+// quoted in it.
+func content(plain, formatted string) *event.MessageEventContent {
+	return &event.MessageEventContent{
+		MsgType: event.MsgText, Body: plain, Format: event.FormatHTML, FormattedBody: formatted, Mentions: &event.Mentions{},
+	}
 }
 
 // page is the entries of one list.
@@ -121,13 +147,14 @@ func listMessage(entries []entry, title string) *event.MessageEventContent {
 	plain.WriteString(title)
 	formatted.WriteString("<p><b>" + html.EscapeString(title) + "</b></p>")
 	for _, feed := range order {
-		plain.WriteString("\n\n" + byFeed[feed][0].from)
-		formatted.WriteString("<p>" + html.EscapeString(byFeed[feed][0].from) + "</p><ul>")
+		name := byFeed[feed][0].name()
+		plain.WriteString("\n\n" + name)
+		formatted.WriteString("<p>" + html.EscapeString(name) + "</p><ul>")
 		for _, e := range byFeed[feed] {
 			plain.WriteString("\n• " + linked(e.heading(), e.link))
 			formatted.WriteString("<li>" + anchor(e.link, e.heading()) + "</li>")
 		}
 		formatted.WriteString("</ul>")
 	}
-	return &event.MessageEventContent{MsgType: event.MsgText, Body: plain.String(), Format: event.FormatHTML, FormattedBody: formatted.String()}
+	return content(plain.String(), formatted.String())
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"maunium.net/go/mautrix/event"
+	"maunium.net/go/mautrix/id"
 
 	"github.com/teahouse-chat/teahouse/appservices/news/feed"
 )
@@ -28,8 +29,8 @@ func TestFollow(t *testing.T) {
 		})
 		alice, room := r.chat("alice")
 		for text, want := range map[string]string{
-			"follow http://nowhere.example/": "found no feed", "follow ftp://tea.example/": "found no feed", "follow": "found no feed", "follow http://10.0.0.1/": "found no feed",
-			"list": "Nothing is followed here yet", "unfollow 1": "not followed here", "unfollow": "not followed here", "unfollow \x00": "not followed here",
+			"follow http://nowhere.example/": "found no feed", "follow ftp://tea.example/": "found no feed", "follow": "Please say: follow ADDRESS", "follow http://10.0.0.1/": "found no feed",
+			"list": "Nothing is followed here yet", "unfollow 1": "not followed here", "unfollow": "Please say: unfollow", "unfollow \x00": "Please say: unfollow", "关注": "请说：关注 地址",
 			"follow " + strings.Repeat("x", 60_000): "found no feed", "列表": "这里还没有关注",
 		} {
 			if got := r.tell(alice, room, text); !strings.Contains(got, want) {
@@ -386,7 +387,7 @@ func TestLists(t *testing.T) {
 		r.web.text("bad.example/", "<html>")
 		u, room := r.chat("alice")
 		p := &person{r, u, room}
-		for text, want := range map[string]string{"import http://bad.example/": "no list of feeds", "import http://10.0.0.1/": "no list of feeds", "import": "no list of feeds"} {
+		for text, want := range map[string]string{"import http://bad.example/": "no list of feeds", "import http://10.0.0.1/": "no list of feeds", "import": "Please say: import"} {
 			if got := p.tell(text); !strings.Contains(got, want) {
 				t.Errorf("%s: %q", text, got)
 			}
@@ -435,4 +436,49 @@ func TestCatalogue(t *testing.T) {
 			t.Errorf("%s lacks a language", key)
 		}
 	}
+}
+
+// A list of feeds that is just sent is followed in a direct chat; in a room it is sent
+// with the command, or the command replies to it.
+func TestListFiles(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		file := func(name string) []byte {
+			r.web.text(name+".example/", rss(name, old))
+			return feed.WriteOPML("list", []feed.Link{{URL: "http://" + name + ".example/", Title: name}})
+		}
+		alice, room := r.chat("alice")
+		send := func(in id.RoomID, body []byte, caption string) string {
+			before := len(r.Said(in))
+			alice.File(in, "feeds.opml", body, caption)
+			r.Settle()
+			r.Pass(time.Millisecond)
+			r.Settle()
+			return strings.Join(r.Said(in)[before:], "\n")
+		}
+		for caption, name := range map[string]string{"": "a", "import": "b", "!news import": "c", "my feeds": "d"} {
+			if got := send(room, file(name), caption); !strings.Contains(got, "1 feeds are followed") {
+				t.Errorf("%q: %q", caption, got)
+			}
+		}
+		if got := send(room, []byte("hello"), ""); !strings.Contains(got, "it is no OPML list") {
+			t.Errorf("%q", got)
+		}
+		group := alice.CreateRoom(r.Bot())
+		r.User("bob").Join(group)
+		r.levels(alice, group, 0)
+		if got := send(group, file("e"), "") + send(group, file("f"), "import"); got != "" {
+			t.Errorf("%q", got)
+		}
+		if got := send(group, file("g"), "!news import"); !strings.Contains(got, "1 feeds are followed") {
+			t.Errorf("%q", got)
+		}
+		sent := alice.File(group, "feeds.opml", file("h"), "")
+		alice.Reply(group, sent, "!news import")
+		r.Settle()
+		r.Pass(time.Millisecond)
+		r.Settle()
+		if got := r.tell(alice, group, "!news list"); !strings.Contains(got, "2. h") || strings.Contains(got, "3.") {
+			t.Errorf("%q", got)
+		}
+	})
 }

@@ -48,7 +48,7 @@ func (n *News) publish(ctx context.Context, j *job) (outcome, error) {
 				return err
 			}
 		}
-		return j.answer(tx, "published", d.parsed.Title, alias)
+		return j.answer(tx, "published", (&entry{from: d.parsed.Title, address: address}).name(), alias)
 	}, nil
 }
 

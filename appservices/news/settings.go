@@ -3,7 +3,6 @@ package news
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/teahouse-chat/teahouse/appservices/kit"
 )
@@ -25,9 +24,15 @@ func (j *job) set(tx *kit.Tx, s *kit.Stmt, args ...any) error {
 	return tx.Exec(s, append([]any{j.room}, args...)...)
 }
 
-// filter sets the keywords of one feed: "filter 2 green tea, oolong".
+// speak sets the language of what comes to a room by itself.
+func (n *News) speak(_ context.Context, j *job) (outcome, error) {
+	return func(tx *kit.Tx) error { return j.set(tx, setRoomLanguage, j.argument) }, nil
+}
+
+// filter sets the keywords of one feed: "filter 2 green tea, oolong". Without words it
+// shows them.
 func (n *News) filter(_ context.Context, j *job) (outcome, error) {
-	name, words, _ := strings.Cut(strings.TrimSpace(j.argument), " ")
+	name, rest, _ := strings.Cut(strings.TrimSpace(j.argument), " ")
 	return func(tx *kit.Tx) error {
 		list, err := subs(tx.Context(), tx, string(j.room))
 		if err != nil {
@@ -37,35 +42,56 @@ func (n *News) filter(_ context.Context, j *job) (outcome, error) {
 		if !ok {
 			return j.answer(tx, "unknown", name)
 		}
-		if off(words) || len(parseWords(words)) == 0 {
-			if err := tx.Exec(setKeywords, j.room, s.feed, ""); err != nil {
-				return err
-			}
-			return j.answer(tx, "unfiltered", s.name())
+		keywords, problem := j.words(rest, s.keywords)
+		if problem != "" {
+			return j.reply(tx, problem)
 		}
-		keywords := parseWords(words)
 		if err := tx.Exec(setKeywords, j.room, s.feed, stored(keywords)); err != nil {
 			return err
+		}
+		if len(keywords) == 0 {
+			return j.answer(tx, "unfiltered", s.name())
 		}
 		return j.answer(tx, "filtered", s.name(), strings.Join(keywords, ", "))
 	}, nil
 }
 
-// mute sets the words that no entry may have that comes to the room.
+// mute sets the words that no entry may have that comes to the room. Without words it
+// shows them.
 func (n *News) mute(_ context.Context, j *job) (outcome, error) {
-	words := parseWords(j.argument)
 	return func(tx *kit.Tx) error {
-		if off(j.argument) || len(words) == 0 {
-			if err := j.set(tx, setMuted, ""); err != nil {
-				return err
-			}
-			return j.answer(tx, "unmuted")
-		}
-		if err := j.set(tx, setMuted, stored(words)); err != nil {
+		r, _, err := readRoom(tx, string(j.room))
+		if err != nil {
 			return err
 		}
-		return j.answer(tx, "muted", strings.Join(words, ", "))
+		muted, problem := j.words(j.argument, stored(r.muted))
+		if problem != "" {
+			return j.reply(tx, problem)
+		}
+		if err := j.set(tx, setMuted, stored(muted)); err != nil {
+			return err
+		}
+		if len(muted) == 0 {
+			return j.answer(tx, "unmuted")
+		}
+		return j.answer(tx, "muted", strings.Join(muted, ", "))
 	}, nil
+}
+
+// words are those that a command has a setting be: none if it ends the setting, and
+// those that are stored if it names none. A problem is what to answer instead.
+func (j *job) words(text, have string) (list []string, problem string) {
+	if off(text) {
+		return nil, ""
+	}
+	l := parseWords(text)
+	if problem := l.refuses(j.language); problem != "" {
+		return nil, problem
+	}
+	if len(l.words) == 0 {
+		return split(have), ""
+	}
+	return l.words, ""
 }
 
 // digest sets the time of the day at which news come as a list: "digest 8:00",
@@ -79,7 +105,7 @@ func (n *News) digest(ctx context.Context, j *job) (outcome, error) {
 			return j.answer(tx, "undigested")
 		}, nil
 	}
-	text, zoneName, _ := strings.Cut(strings.TrimSpace(j.argument), " ")
+	text, zoneName := cutTime(j.argument)
 	minute, err := parseMinute(text)
 	if err != nil {
 		return j.says("badtime", text), nil
@@ -106,7 +132,7 @@ func (n *News) quiet(ctx context.Context, j *job) (outcome, error) {
 			return j.answer(tx, "unquiet")
 		}, nil
 	}
-	text, zoneName, _ := strings.Cut(strings.NewReplacer(" - ", "-", "–", "-", "—", "-", "～", "-", "~", "-").Replace(strings.TrimSpace(j.argument)), " ")
+	text, zoneName := cutTime(j.argument)
 	begin, end, _ := strings.Cut(text, "-")
 	from, err := parseMinute(begin)
 	to, errTo := parseMinute(end)
@@ -129,20 +155,16 @@ func (n *News) quiet(ctx context.Context, j *job) (outcome, error) {
 // else UTC. False is a name that is none.
 // spec: client-server#profiles
 func (n *News) zone(ctx context.Context, j *job, name string) (string, bool) {
-	name = strings.TrimSpace(name)
-	if name == "" {
-		var profile struct {
-			Zone string `json:"m.tz"`
-		}
-		if err := n.Client().GetProfileField(ctx, j.sender, "m.tz", &profile); err != nil || profile.Zone == "" || !isZone(profile.Zone) {
-			return "UTC", true // many people have none, and many servers do not tell
-		}
-		name = profile.Zone
+	if name = strings.TrimSpace(name); name != "" {
+		return zoneNamed(name)
 	}
-	return name, isZone(name)
-}
-
-func isZone(name string) bool {
-	_, err := time.LoadLocation(name)
-	return err == nil && name != "Local"
+	var profile struct {
+		Zone string `json:"m.tz"`
+	}
+	if err := n.Client().GetProfileField(ctx, j.sender, "m.tz", &profile); err == nil {
+		if zone, ok := zoneNamed(profile.Zone); ok {
+			return zone, true
+		}
+	}
+	return "UTC", true // many people have none, and many servers do not tell
 }

@@ -161,13 +161,14 @@ var (
 
 	addRoom = schema.SQL(`INSERT INTO rooms (room, language, zone, digest, quiet_from, quiet_to, muted, due) VALUES ($1, $2, '', -1, -1, -1, '', 0)
 		ON CONFLICT (room) DO NOTHING`)
-	selectRoom = schema.SQL(`SELECT language, zone, digest, quiet_zone, quiet_from, quiet_to, muted, asker FROM rooms WHERE room = $1`)
-	setDigest  = schema.SQL(`UPDATE rooms SET digest = $2, zone = $3, due = 0 WHERE room = $1`)
-	setQuiet   = schema.SQL(`UPDATE rooms SET quiet_from = $2, quiet_to = $3, quiet_zone = $4, due = 0 WHERE room = $1`)
-	setAsker   = schema.SQL(`UPDATE rooms SET asker = $2 WHERE room = $1`)
-	setMuted   = schema.SQL(`UPDATE rooms SET muted = $2 WHERE room = $1`)
-	setDue     = schema.SQL(`UPDATE rooms SET due = $2 WHERE room = $1`)
-	removeRoom = schema.SQL(`DELETE FROM rooms WHERE room = $1`)
+	selectRoom      = schema.SQL(`SELECT language, zone, digest, quiet_zone, quiet_from, quiet_to, muted, asker FROM rooms WHERE room = $1`)
+	setDigest       = schema.SQL(`UPDATE rooms SET digest = $2, zone = $3, due = 0 WHERE room = $1`)
+	setQuiet        = schema.SQL(`UPDATE rooms SET quiet_from = $2, quiet_to = $3, quiet_zone = $4, due = 0 WHERE room = $1`)
+	setAsker        = schema.SQL(`UPDATE rooms SET asker = $2 WHERE room = $1`)
+	setRoomLanguage = schema.SQL(`UPDATE rooms SET language = $2 WHERE room = $1`)
+	setMuted        = schema.SQL(`UPDATE rooms SET muted = $2 WHERE room = $1`)
+	setDue          = schema.SQL(`UPDATE rooms SET due = $2 WHERE room = $1`)
+	removeRoom      = schema.SQL(`DELETE FROM rooms WHERE room = $1`)
 )
 
 // What a room is owed, and what it has got.
@@ -181,14 +182,14 @@ var (
 	addPost      = schema.SQL(`INSERT INTO posts (ref, room, feed, n, listed, posted, refused) VALUES ($1, $2, $3, $4, $5, $6, $7)`)
 	removePost   = schema.SQL(`DELETE FROM posts WHERE ref = $1 AND feed = $2 AND n = $3`)
 	postsOfEntry = schema.SQL(`SELECT ref FROM posts WHERE feed = $1 AND n = $2 AND listed = 0`)
-	postsOfRef   = schema.SQL(`SELECT e.title, e.link FROM posts AS p JOIN entries AS e ON e.feed = p.feed AND e.n = p.n WHERE p.ref = $1 ORDER BY p.feed, p.n`)
+	postsOfRef   = schema.SQL(`SELECT e.title, e.link, e.text FROM posts AS p JOIN entries AS e ON e.feed = p.feed AND e.n = p.n WHERE p.ref = $1 ORDER BY p.feed, p.n`)
 	removePosts  = schema.SQL(`DELETE FROM posts WHERE feed = $1`)
 	leavePosts   = schema.SQL(`DELETE FROM posts WHERE room = $1`)
 	prunePosts   = schema.SQL(`DELETE FROM posts WHERE posted < $1 AND (refused <= 0 OR posted < $2)`)
 	pruneVotes   = schema.SQL(`DELETE FROM votes WHERE at < $1`)
 	addVote      = schema.SQL(`INSERT INTO votes (reaction, ref, sender, at) VALUES ($1, $2, $3, $4) ON CONFLICT (reaction) DO NOTHING`)
 	removeVote   = schema.SQL(`DELETE FROM votes WHERE reaction = $1`)
-	topPosts     = schema.SQL(`SELECT e.title, e.link, f.title, count(DISTINCT v.sender) FROM posts AS p JOIN votes AS v ON v.ref = p.ref
+	topPosts     = schema.SQL(`SELECT e.title, e.link, max(e.text), f.title, max(f.url), count(DISTINCT v.sender) FROM posts AS p JOIN votes AS v ON v.ref = p.ref
 		JOIN entries AS e ON e.feed = p.feed AND e.n = p.n JOIN feeds AS f ON f.nid = p.feed
 		WHERE p.room = $1 AND p.posted >= $2 AND p.listed = 0 GROUP BY p.feed, p.n, e.title, e.link, f.title
 		ORDER BY count(DISTINCT v.sender) DESC, max(p.posted) DESC LIMIT $3`)

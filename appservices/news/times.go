@@ -3,6 +3,7 @@ package news
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -27,18 +28,66 @@ type room struct {
 // errTime is a time that cannot be read.
 var errTime = errors.New("news: this is no time of the day")
 
-// parseMinute reads a time of the day, "7", "07:30" or "7:30", as minutes.
+// parseMinute reads a time of the day, "7", "07:30", "7.30" or "7:30pm", as minutes.
 func parseMinute(text string) (int, error) {
-	text = strings.ReplaceAll(text, "：", ":")
-	if !strings.Contains(text, ":") {
-		text += ":00"
+	text = strings.NewReplacer("：", ":", ".", ":").Replace(strings.ToUpper(text))
+	layout, clock := "15:04", text
+	for _, half := range []string{"AM", "PM"} {
+		if before, ok := strings.CutSuffix(text, half); ok {
+			layout, clock = "3:04PM", before
+			if !strings.Contains(clock, ":") {
+				clock += ":00"
+			}
+			clock += half
+		}
 	}
-	t, err := time.Parse("15:04", text)
+	if !strings.Contains(clock, ":") {
+		clock += ":00"
+	}
+	t, err := time.Parse(layout, clock)
 	if err != nil {
 		return 0, errTime
 	}
 	return t.Hour()*60 + t.Minute(), nil
 }
+
+// cutTime takes the time, or the two, off what may have a time zone behind: "8 pm
+// Europe/Berlin" is "8pm" and "Europe/Berlin".
+func cutTime(text string) (clock, zone string) {
+	text = strings.NewReplacer("–", "-", "—", "-", "～", "-", "~", "-").Replace(text)
+	text = besides.ReplaceAllString(strings.Join(strings.Fields(text), " "), "$1$2")
+	clock, zone, _ = strings.Cut(text, " ")
+	return clock, zone
+}
+
+// besides are the spaces that people put into times.
+var besides = regexp.MustCompile(`(?i) ?(-) ?| ([ap]m)\b`)
+
+// zoneNamed is the time zone of a name, whatever its case.
+func zoneNamed(name string) (string, bool) {
+	for _, zone := range []string{name, strings.ToUpper(name), titled(name)} {
+		if _, err := time.LoadLocation(zone); err == nil && zone != "Local" && zone != "" {
+			return zone, true
+		}
+	}
+	return "", false
+}
+
+// titled writes a name as those of time zones are: America/Port_of_Spain.
+func titled(name string) string {
+	var b strings.Builder
+	for _, part := range zoneParts.FindAllString(strings.ToLower(name), -1) {
+		switch part {
+		case "of", "es", "au":
+		default:
+			part = strings.ToUpper(part[:1]) + part[1:]
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+var zoneParts = regexp.MustCompile(`[a-z]+|[^a-z]`)
 
 func clockText(minute int) string { return fmt.Sprintf("%02d:%02d", minute/60, minute%60) }
 

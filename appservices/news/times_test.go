@@ -86,7 +86,7 @@ func TestWindowProperty(t *testing.T) {
 }
 
 func TestParseMinute(t *testing.T) {
-	for text, want := range map[string]int{"7": 420, "07:30": 450, "0:00": 0, "23:59": 1439, "8：15": 495, "24:00": none, "7:60": none, "": none, "noon": none, "-1": none} {
+	for text, want := range map[string]int{"7": 420, "8am": 480, "12AM": 0, "12:30pm": 750, "7.30": 450, "13pm": none, "8:00am": 480, "07:30": 450, "0:00": 0, "23:59": 1439, "8：15": 495, "24:00": none, "7:60": none, "": none, "noon": none, "-1": none} {
 		got, err := parseMinute(text)
 		if err != nil {
 			got = none
@@ -107,8 +107,30 @@ func TestWanted(t *testing.T) {
 		{"green-tea", "green tea,", "", false}, {"今天的茶馆新闻", "茶馆", "", true}, {"今天的茶馆新闻", "", "新闻", false}, {"café", "caf", "", false}, {"team tea", "tea", "", true},
 		{"x", " , ,", "", true},
 	} {
-		if got := wanted(c.text, parseWords(c.keywords), parseWords(c.muted)); got != c.want {
+		if got := wanted(c.text, parseWords(c.keywords).words, parseWords(c.muted).words); got != c.want {
 			t.Errorf("%+v", c)
+		}
+	}
+}
+
+func TestCutTime(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"8:00": {"8:00", ""}, " 8 am  Europe/Berlin": {"8am", "Europe/Berlin"}, "22:00 - 7:00 america/port-au-prince": {"22:00-7:00", "america/port-au-prince"},
+		"10 pm–7 am UTC": {"10pm-7am", "UTC"}, "": {"", ""}, "8:00 Etc/GMT-5": {"8:00", "Etc/GMT-5"},
+	} {
+		if clock, zone := cutTime(text); clock != want[0] || zone != want[1] {
+			t.Errorf("%q: %q %q", text, clock, zone)
+		}
+	}
+}
+
+func TestZoneNamed(t *testing.T) {
+	for name, want := range map[string]string{
+		"europe/berlin": "Europe/Berlin", "EUROPE/BERLIN": "Europe/Berlin", "utc": "UTC", "america/port_of_spain": "America/Port_of_Spain", "america/port-au-prince": "America/Port-au-Prince",
+		"Asia/Shanghai": "Asia/Shanghai", "Local": "", "local": "", "": "", "../etc/passwd": "", "mars/base": "",
+	} {
+		if got, ok := zoneNamed(name); got != want || ok != (want != "") {
+			t.Errorf("%q: %q", name, got)
 		}
 	}
 }

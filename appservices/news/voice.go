@@ -141,8 +141,7 @@ func (n *News) resend(tx *kit.Tx, name string, r room) error {
 	return n.show(tx, name, r, list, r.digest != none)
 }
 
-// changed heeds that a room's power levels or the service's membership changed: maybe
-// it may speak now.
+// changed heeds that a room's power levels changed: maybe the service may speak now.
 func (n *News) changed(tx *kit.Tx, ev *kit.Event) error {
 	tx.Then(n.deliver.wake)
 	return tx.Exec(lookAgain, ev.RoomID, n.now().UnixMilli())

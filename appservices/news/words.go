@@ -8,24 +8,49 @@ import (
 
 const (
 	maxWords = 50
-	maxWord  = 60 // bytes
+	maxWord  = 60 // characters
 )
+
+// wordList is what somebody wrote where words or phrases belong.
+type wordList struct {
+	words   []string
+	tooLong []string
+}
 
 // parseWords reads words, or phrases, with commas between them; without any comma each
 // word counts by itself.
-func parseWords(text string) []string {
+func parseWords(text string) (l wordList) {
 	text = strings.NewReplacer("，", ",", "、", ",", ";", ",").Replace(strings.ToLower(text))
 	parts := strings.Fields(text)
 	if strings.Contains(text, ",") {
 		parts = strings.Split(text, ",")
 	}
-	var list []string
 	for _, w := range parts {
-		if w = strings.Join(strings.Fields(w), " "); w != "" && len(w) <= maxWord && len(list) < maxWords {
-			list = append(list, w)
+		switch w = strings.Join(strings.Fields(w), " "); {
+		case utf8.RuneCountInString(w) > maxWord:
+			l.tooLong = append(l.tooLong, firstRunes(w, 20)+"…")
+		case w != "":
+			l.words = append(l.words, w)
 		}
 	}
-	return list
+	return l
+}
+
+// refuses tells what is wrong with the words, in a language; "" for nothing.
+func (l *wordList) refuses(language string) string {
+	switch {
+	case len(l.tooLong) > 0:
+		return say(language, "toolong", strings.Join(l.tooLong[:min(len(l.tooLong), 5)], ", "), maxWord)
+	case len(l.words) > maxWords:
+		return say(language, "toomany", maxWords)
+	}
+	return ""
+}
+
+// firstRunes is the beginning of a text.
+func firstRunes(text string, n int) string {
+	r := []rune(text)
+	return string(r[:min(len(r), n)])
 }
 
 // stored is how words are kept, and split how they are read.

@@ -68,6 +68,7 @@ func (h *Homeserver) api() http.Handler {
 	handle("PUT "+v3+"/rooms/{room}/state/{type}/{key...}", h.putState)
 	handle("GET "+v3+"/rooms/{room}/state/{type}/{key...}", h.getState)
 	handle("GET "+v3+"/rooms/{room}/messages", h.getMessages)
+	handle("GET "+v3+"/rooms/{room}/event/{event}", h.getEvent)
 	handle("GET "+v3+"/rooms/{room}/joined_members", h.getMembers)
 	handle("GET "+v3+"/joined_rooms", h.getRooms)
 	handle("GET "+v3+"/sync", h.getSync)
@@ -171,6 +172,19 @@ func (h *Homeserver) getState(r *http.Request, _ []byte) (any, error) {
 		return ev, nil
 	}
 	return ev.Content.Raw, nil
+}
+
+func (h *Homeserver) getEvent(r *http.Request, _ []byte) (any, error) {
+	v, err := h.here(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, ev := range v.events {
+		if string(ev.ID) == r.PathValue("event") {
+			return ev, nil
+		}
+	}
+	return nil, errNotFound
 }
 
 // getMessages pages backwards.

@@ -308,6 +308,15 @@ func (u *User) Reply(in id.RoomID, to id.EventID, text string) id.EventID {
 	})
 }
 
+// File sends a file, with what is said about it; "" for nothing.
+func (u *User) File(in id.RoomID, name string, body []byte, caption string) id.EventID {
+	content := map[string]any{"msgtype": "m.file", "body": name, "url": u.Upload("application/octet-stream", body)}
+	if caption != "" {
+		content["body"], content["filename"] = caption, name
+	}
+	return u.Send(in, event.EventMessage, content)
+}
+
 // Edit changes what was said.
 func (u *User) Edit(in id.RoomID, what id.EventID, text string) id.EventID {
 	return u.Send(in, event.EventMessage, map[string]any{
