@@ -79,6 +79,7 @@ func (s *Services) addOne(ctx context.Context, _ *httpx.Caller, q *addRequest) (
 	if err != nil {
 		return nil, err
 	}
+	s.tellUnknown(r)
 	return &idAnswer{r.ID}, nil
 }
 

@@ -80,7 +80,7 @@ func (s *Services) readFile(ctx context.Context, name string, version int64) err
 		text, err = os.ReadFile(name)
 	}
 	if err != nil {
-		now.problem = &config.Problem{File: name, What: "cannot be read: " + err.Error()}
+		now.problem = config.Unreadable(name, err)
 	} else if r, err := registration.Parse(name, text); err != nil {
 		now.problem = err
 	} else if err := s.put(ctx, r, text, name); err != nil {
@@ -89,12 +89,21 @@ func (s *Services) readFile(ctx context.Context, name string, version int64) err
 			return err
 		}
 		now.problem, now.clashed = &config.Problem{File: name, What: refused.Text}, true
+	} else {
+		s.tellUnknown(r)
 	}
 	if now.problem != nil && (before.problem == nil || before.problem.Error() != now.problem.Error()) {
-		s.Log.Error("the registration file of an application service is not taken", "error", now.problem)
+		s.Log.Error("the registration file of an application service is not taken; the server runs without it, or with what it said before", "error", now.problem)
 	}
 	s.files[name] = now
 	return nil
+}
+
+// tellUnknown logs which fields of a registration do nothing.
+func (s *Services) tellUnknown(r *registration.Registration) {
+	for _, p := range r.Unknown {
+		s.Log.Warn("the registration of an application service has a field that is not known", "service", r.ID, "field", p)
+	}
 }
 
 // put stores a registration, new or in the place of one with the same id. It fails

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -28,6 +29,25 @@ func (m mapping) find(key string) *yaml.Node {
 		}
 	}
 	return nil
+}
+
+// keys lists the nodes of the keys.
+func (m mapping) keys() []*yaml.Node {
+	var list []*yaml.Node
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		list = append(list, m.Content[i])
+	}
+	return list
+}
+
+// only refuses other keys, which would be misspelt, and claim nothing. Extensions have
+// names with dots.
+func (d *document) only(m mapping, field string, known ...string) {
+	for _, key := range m.keys() {
+		if !slices.Contains(known, key.Value) && !strings.Contains(key.Value, ".") {
+			d.bad(key, join(field, key.Value), "is not known; use %s", strings.Join(known, ", "))
+		}
+	}
 }
 
 // open returns the mapping that the file is; nil if it is none.

@@ -5,10 +5,12 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 )
 
@@ -26,6 +28,8 @@ type Registration struct {
 	Protocols       []string
 	Ephemeral       bool // the service is sent typing, receipts and presence
 	Devices         bool // it is sent messages to its users' devices, and what there is to know of keys
+
+	Unknown []*config.Problem // fields that are not known and do nothing; they may be misspelt
 }
 
 // Sender is the service's own user.
@@ -71,6 +75,7 @@ func Parse(file string, text []byte) (*Registration, error) {
 		d.bad(root.Node, "namespaces", "is missing; write \"namespaces: {}\" for a service that claims nothing")
 	} else if d.mapping(spaces, "namespaces") {
 		n := mapping{spaces}
+		d.only(n, "namespaces", "users", "aliases", "rooms")
 		r.Users = d.namespaces(n, "users")
 		r.Aliases = d.namespaces(n, "aliases")
 		r.Rooms = d.namespaces(n, "rooms")
@@ -78,7 +83,25 @@ func Parse(file string, text []byte) (*Registration, error) {
 	if err := d.err(); err != nil {
 		return nil, err
 	}
+	r.Unknown = d.unknown(root)
 	return r, nil
+}
+
+// fields are those of a registration itself. Extensions have names with dots, and
+// one that had none before it was specified.
+var fields = []string{
+	"id", "url", "as_token", "hs_token", "sender_localpart", "rate_limited", "protocols", "namespaces", "receive_ephemeral", "push_ephemeral",
+}
+
+// unknown lists the fields that are neither known nor an extension's.
+func (d *document) unknown(root mapping) []*config.Problem {
+	var list []*config.Problem
+	for _, key := range root.keys() {
+		if !slices.Contains(fields, key.Value) && !strings.Contains(key.Value, ".") {
+			list = append(list, &config.Problem{File: d.file, Line: key.Line, Key: key.Value, What: "is not known and does nothing; if it is misspelt, correct it"})
+		}
+	}
+	return list
 }
 
 func (d *document) id(m mapping, key string) string {
@@ -163,7 +186,11 @@ func (d *document) namespaces(m mapping, kind string) Namespaces {
 			continue
 		}
 		one := mapping{c}
+		d.only(one, at, "regex", "exclusive", "group_id")
 		text := d.textAt(one, "regex", at+".regex")
+		if e := one.find("exclusive"); e == nil || e.Tag == "!!null" {
+			d.bad(c, at+".exclusive", "is missing; write true if what the expression matches is for the service alone, and false if it is not")
+		}
 		exclusive := d.flagAt(one, false, "exclusive", at+".exclusive")
 		if text == "" {
 			continue

@@ -85,6 +85,10 @@ func TestParseTellsWhatIsWrong(t *testing.T) {
 		"a number as flag": {"rate_limited: false", "rate_limited: 3", []string{"irc.yaml:6: rate_limited: must be true or false"}},
 		"look-ahead":       {`'#irc_'`, `'#(?!irc_)'`, []string{"irc.yaml:16: namespaces.aliases[0].regex: is not a regular expression that is supported"}},
 		"no regex":         {`regex: '#irc_'`, `rexeg: '#irc_'`, []string{"irc.yaml:16: namespaces.aliases[0].regex: is missing"}},
+		"one user":         {"users:", "user:", []string{"irc.yaml:13: namespaces.user: is not known; use users, aliases, rooms"}},
+		"exclusve":         {"      exclusive: false", "      exclusve: false", []string{"irc.yaml:17: namespaces.aliases[0].exclusve: is not known", "irc.yaml:16: namespaces.aliases[0].exclusive: is missing"}},
+		"not exclusive":    {", exclusive: true}", "}", []string{"irc.yaml:14: namespaces.users[0].exclusive: is missing"}},
+		"exclusive null":   {"exclusive: true}", "exclusive: null}", []string{"irc.yaml:14: namespaces.users[0].exclusive: is missing"}},
 		"an open bracket":  {`'#irc_'`, `'[a-z'`, []string{"missing closing ]: `[a-z`"}},
 		"a text as space":  {"rooms: []", "rooms: none", []string{"irc.yaml:18: namespaces.rooms: must be a list"}},
 		"a map of spaces":  {"rooms: []", "rooms: [x]", []string{"irc.yaml:18: namespaces.rooms[0]: must be a mapping"}},
@@ -218,5 +222,23 @@ func TestRealRegistrations(t *testing.T) {
 		if _, err := registration.Parse(file, text); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestUnknownFields: those of the registration itself that are not known are told, but
+// extensions are not.
+func TestUnknownFields(t *testing.T) {
+	text := strings.Replace(whole, "protocols: [irc]", "protocol: [irc]\nrate_limit: true", 1)
+	r, err := registration.Parse("irc.yaml", []byte(text))
+	if err != nil || len(r.Unknown) != 2 {
+		t.Fatal(r, err)
+	}
+	for i, want := range []string{"irc.yaml:7: protocol: is not known", "irc.yaml:8: rate_limit: is not known"} {
+		if !strings.HasPrefix(r.Unknown[i].Error(), want) {
+			t.Errorf("%v, not %s", r.Unknown[i], want)
+		}
+	}
+	if r, err := registration.Parse("irc.yaml", []byte(whole)); err != nil || len(r.Unknown) > 0 {
+		t.Error(r, err)
 	}
 }

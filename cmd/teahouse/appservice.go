@@ -60,6 +60,9 @@ func appserviceAdd(ctx context.Context, con *console, args []string) error {
 			return err
 		}
 		fmt.Fprintf(con.out, "%s is registered\n", r.ID)
+		for _, p := range r.Unknown {
+			fmt.Fprintf(con.out, "note: %s\n", p)
+		}
 		return nil
 	})
 }

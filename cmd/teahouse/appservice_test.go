@@ -56,6 +56,37 @@ func TestAppserviceCommands(t *testing.T) {
 	s.good("", "appservice", "add", greedy)
 }
 
+// TestMisspeltFields: a field of a registration that does nothing is told of.
+func TestMisspeltFields(t *testing.T) {
+	s := newShell(t, "")
+	want := "irc is registered\nnote: -:7: protocol: is not known"
+	if out := s.good(ircRegistration+"protocol: [irc]\n", "appservice", "add", "-"); !strings.HasPrefix(out, want) {
+		t.Errorf("%q", out)
+	}
+}
+
+// TestMissingRegistrationFile: the commands and the server do their work without it,
+// and say so; a check fails.
+func TestMissingRegistrationFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gone.yaml")
+	s := newShell(t, "appservices: ["+file+"]\n")
+	const want = "gone.yaml: cannot be read (no such file or directory); check the path and its permissions"
+	s.bad(want, "check")
+	if _, _, errs := s.do("", "appservice", "list", "--config", s.config); !strings.Contains(errs, want) {
+		t.Errorf("a command does not tell of the file: %s", errs)
+	}
+	_, _, stop := s.serving("--config", s.config)
+	if status := stop(); status != 0 {
+		t.Errorf("the server ends with status %d", status)
+	}
+	if err := os.WriteFile(file, []byte(ircRegistration+"protocol: [irc]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := s.good("", "check"); !strings.Contains(out, "appservices: note: "+file+":7: protocol: is not known") {
+		t.Errorf("%q", out)
+	}
+}
+
 // TestCheckLooksAtRegistrations: what is wrong with a file of the configuration is
 // told with its line.
 func TestCheckLooksAtRegistrations(t *testing.T) {

@@ -29,7 +29,7 @@ func check(ctx context.Context, con *console, args []string) error {
 	for _, w := range warnings(cfg) {
 		fmt.Fprintf(con.out, "configuration: note: %s\n", w)
 	}
-	if err := checkAppservices(cfg); err != nil {
+	if err := checkAppservices(con, cfg); err != nil {
 		return err
 	}
 	result, err := checkDatabase(ctx, con, cfg)
@@ -41,19 +41,22 @@ func check(ctx context.Context, con *console, args []string) error {
 }
 
 // checkAppservices looks at the registration files of the configuration.
-func checkAppservices(cfg *config.Config) error {
+func checkAppservices(con *console, cfg *config.Config) error {
 	var errs []error
 	var good []*registration.Registration
 	for _, file := range cfg.Appservices {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, config.Unreadable(file, err))
 			continue
 		}
 		r, err := registration.Parse(file, text)
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		for _, p := range r.Unknown {
+			fmt.Fprintf(con.out, "appservices: note: %s\n", p)
 		}
 		for _, other := range good {
 			if err := registration.Clash(r, other, cfg.ServerName); err != nil {

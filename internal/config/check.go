@@ -91,9 +91,6 @@ func (c *Config) check(r *reader) {
 	c.checkSupport(r)
 	c.Federation.check(r)
 	c.Media.check(r)
-	for i, file := range c.Appservices {
-		readable(r, fmt.Sprintf("appservices[%d]", i), file)
-	}
 	c.Services.News.check(r)
 	if c.Metrics.Address != "" {
 		checkAddress(r, "metrics.address", c.Metrics.Address)

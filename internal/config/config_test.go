@@ -175,7 +175,7 @@ func TestProblems(t *testing.T) {
 		{"no listeners", head + "listeners: []\n", "t.yaml:2: listeners: is empty"},
 		{"surface", head + "listeners:\n  - address: :80\n    serves: [clients]\n", `t.yaml:4: listeners[0].serves: "clients" is not known; use one of client, `},
 		{"half TLS", head + "listeners:\n  - address: :80\n    tls: {cert: t.yaml}\n", "t.yaml:4: listeners[0].tls: needs both"},
-		{"unreadable", head + "appservices:\n  - here\n  - nowhere.yaml\n", "nowhere.yaml cannot be read (no such file or directory); check"},
+		{"unreadable", head + "federation: {ca_file: nowhere.pem}\n", "nowhere.pem cannot be read (no such file or directory); check"},
 		{"folder", head + "federation: {ca_file: .}\n", "t.yaml:2: federation.ca_file: "},
 		{"public URL", head + "public_url: matrix.example.org\n", "t.yaml:2: public_url: "},
 		{"mode", head + "registration:\n  mode: opne\n", `t.yaml:3: registration.mode: "opne" is not known; use one of closed, token, open`},

@@ -33,6 +33,11 @@ func (p *Problem) Error() string {
 	return b.String() + ": " + p.What
 }
 
+// Unreadable is the problem of a file that cannot be read.
+func Unreadable(file string, err error) *Problem {
+	return &Problem{File: file, What: "cannot be read (" + reason(err) + "); check the path and its permissions"}
+}
+
 // NotYAML is the problem of a file whose YAML cannot be read.
 func NotYAML(file string, err error) *Problem {
 	what := strings.TrimPrefix(err.Error(), "yaml: ")
