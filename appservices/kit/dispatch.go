@@ -72,11 +72,14 @@ func (s *Service) handle(ctx context.Context, room id.RoomID, w waiting) time.Ti
 	// The homeserver's word goes before what the event says of itself.
 	ev.ID, ev.RoomID, ev.Received = w.id, room, time.UnixMilli(w.received)
 	var failed bool // by the handlers, not by the database
+	var took time.Duration
 	err = s.db.Write(ctx, func(d *db.Tx) error {
 		failed = true
+		began := s.clock.Now()
 		if err := s.within(ctx, d, func(tx *Tx) error { return s.dispatch(tx, ev) }); err != nil {
 			return err
 		}
+		took = s.clock.Now().Sub(began)
 		// This comes last because it waits for what the statements before it say.
 		n, err := d.Changed(finishEvent, w.nid, s.now())
 		if err != nil {
@@ -89,7 +92,11 @@ func (s *Service) handle(ctx context.Context, room id.RoomID, w waiting) time.Ti
 		return nil
 	})
 	switch {
-	case err == nil || errors.Is(err, errHandled) || ctx.Err() != nil:
+	case err == nil:
+		s.measures.events.WithLabelValues("handled").Inc()
+		s.measures.handler.Observe(took.Seconds())
+		return time.Time{}
+	case errors.Is(err, errHandled) || ctx.Err() != nil:
 		return time.Time{}
 	case !failed:
 		return s.later(ctx, "that an event was handled could not be stored; trying again", err)
@@ -156,8 +163,10 @@ func (s *Service) failed(ctx context.Context, ev *Event, w waiting, why error) t
 	}
 	s.log.Error("an event could not be handled", "event", ev.ID, "room", ev.RoomID, "attempt", w.attempts+1, "set_aside", state == stateAside, "error", problem)
 	if state == stateAside {
+		s.measures.events.WithLabelValues("set_aside").Inc()
 		return time.Time{}
 	}
+	s.measures.events.WithLabelValues("failed").Inc()
 	rest := retryRest
 	for range w.attempts {
 		rest *= 10

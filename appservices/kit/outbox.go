@@ -77,13 +77,16 @@ func (s *Service) send(ctx context.Context, v item) time.Time {
 		return time.Time{}
 	}
 	if err == nil {
+		s.measures.sends.WithLabelValues("sent").Inc()
 		return s.finish(ctx, v, stateDone, done, nil)
 	}
 	wait, final := s.judge(v, err)
 	if final {
+		s.measures.sends.WithLabelValues("given_up").Inc()
 		s.log.Warn("something could not be sent and was given up", "kind", v.kind, "room", v.room, "row", v.nid, "error", err)
 		return s.finish(ctx, v, stateAside, result{}, err)
 	}
+	s.measures.sends.WithLabelValues("failed").Inc()
 	if v.attempts == 0 {
 		s.log.Warn("something could not be sent; trying again", "kind", v.kind, "room", v.room, "row", v.nid, "in", wait, "error", err)
 	}
@@ -175,6 +178,7 @@ func (s *Service) judge(v item, err error) (wait time.Duration, final bool) {
 	}
 	status := failure.Response.StatusCode
 	if status == http.StatusTooManyRequests {
+		s.measures.limited.Inc()
 		asked := s.limit(failure, wait)
 		s.outbox.pause(s.clock.Now().Add(asked))
 		return asked, false

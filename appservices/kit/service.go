@@ -68,7 +68,8 @@ type Service struct {
 	lastSent  atomic.Int64           // when an event was sent last, in milliseconds
 	echoes    chan struct{}          // says that lastSent changed
 	busy      atomic.Int64           // see Busy
-	instance  string                 // of the database: makes transaction ids unlike those of another
+	measures  *measures
+	instance  string // of the database: makes transaction ids unlike those of another
 
 	handlers map[string][]Handler
 	commands map[string]*Command // by name and alias, in lower case
@@ -110,7 +111,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	c.fill()
-	d, err := db.Open(ctx, c.Database, db.Options{Set: c.set(), Log: c.Log, Metrics: c.Metrics})
+	d, err := db.Open(ctx, c.Database, db.Options{Set: c.set(), Log: c.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		commands: map[string]*Command{}, answers: map[string]func(*Tx, *Answer) error{},
 		ephemeral: map[string][]Handler{}, passing: make(chan passing, ephemeralKept), echoes: make(chan struct{}, 1),
 		inboxIDs: d.Sequence("kit_inbox"), outboxIDs: d.Sequence("kit_outbox"),
-		web: hookClient(c.Dialer),
+		web: hookClient(c.Dialer), measures: newMeasures(),
 	}
 	s.inbox = newLanes(s.clock, s.log, eventsAtOnce, s.handleRoom)
 	s.outbox = newLanes(s.clock, s.log, sendsAtOnce, s.sendLane)
@@ -192,6 +193,9 @@ func (s *Service) begin(ctx context.Context) error {
 	if s.instance, _, err = db.One(ctx, s.db, selectMeta, scanText, "instance"); err != nil {
 		return err
 	}
+	if err := s.measures.register(s); err != nil {
+		return err
+	}
 	s.db.Subscribe(s.committed)
 	s.busy.Store(1) // until Run has begun
 	return nil
@@ -256,7 +260,10 @@ func (s *Service) Waiting(ctx context.Context) (events, sends int, err error) {
 }
 
 // Close closes the database. Run must have returned.
-func (s *Service) Close() error { return s.db.Close() }
+func (s *Service) Close() error {
+	s.measures.unregister()
+	return s.db.Close()
+}
 
 // Run receives, handles and sends until ctx ends. An error says why it could not
 // begin.

@@ -4,12 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/teahouse-chat/teahouse/appservices/kit"
 	"github.com/teahouse-chat/teahouse/appservices/registration"
 	"github.com/teahouse-chat/teahouse/internal/config"
+	"github.com/teahouse-chat/teahouse/internal/httpx"
+	"github.com/teahouse-chat/teahouse/internal/metrics"
 	"github.com/teahouse-chat/teahouse/internal/server"
 )
 
@@ -56,19 +63,50 @@ func newsService(ctx context.Context, con *console, args []string) error {
 }
 
 func runNews(ctx context.Context, con *console, cfg *config.Config, r *registration.Registration) error {
-	log := newLog(con.err, cfg.Log)
+	log, reg := newLog(con.err, cfg.Log), metrics.New(versionText())
 	homeserver := cfg.Services.News.Homeserver
 	if homeserver == "" {
 		homeserver = cfg.ClientURL()
 	}
 	s, err := server.OpenNews(ctx, cfg, server.Deps{Log: log, Version: versionText()}, r, func(c *kit.Config) {
-		c.Homeserver, c.Listen = homeserver, cfg.Services.News.Listen
+		c.Homeserver, c.Listen, c.Metrics = homeserver, cfg.Services.News.Listen, reg
 	})
 	if err != nil {
 		return err
 	}
+	measured, stop := context.WithCancel(ctx)
+	defer stop()
+	ended, err := serveMetrics(measured, cfg.Services.News.Metrics.Address, reg, log)
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
 	log.Info("the news service is ready", "homeserver", homeserver, "listening", cfg.Services.News.Listen, "database", cfg.Services.News.Database)
-	return errors.Join(s.Run(ctx), s.Close())
+	err = s.Run(ctx)
+	stop()
+	return errors.Join(err, <-ended, s.Close())
+}
+
+// metricsGrace is how long a scrape may take that is under way when the service ends.
+const metricsGrace = 5 * time.Second
+
+// serveMetrics serves metrics at an address, "" for none, until ctx ends, and then says
+// what went wrong.
+func serveMetrics(ctx context.Context, address string, reg *prometheus.Registry, log *slog.Logger) (ended <-chan error, err error) {
+	done := make(chan error, 1)
+	if address == "" {
+		close(done)
+		return done, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen for Prometheus: %w; choose another services.news.metrics.address, or stop what uses it", err)
+	}
+	edge := httpx.New(httpx.Options{Log: log})
+	edge.Add("metrics", metrics.Route(reg))
+	go func() {
+		done <- edge.Serve(ctx, metricsGrace, httpx.Listener{Listener: l, Serves: []string{"metrics"}})
+	}()
+	return done, nil
 }
 
 const registrationFile = "registration.yaml"

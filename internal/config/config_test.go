@@ -53,7 +53,7 @@ rate_limits: {enabled: false}
 default_room_version: "11"
 federation: {enabled: false, allow_private_addresses: true, ca_file: t.yaml, verify_tls: false}
 appservices: [t.yaml]
-services: {news: {enabled: true, user: feeds, database: "postgres://u:p@h/news", allow_addresses: [10.0.0.7], homeserver: "https://h/", url: "http://h:1/"}}
+services: {news: {enabled: true, user: feeds, database: "postgres://u:p@h/news", allow_addresses: [10.0.0.7], homeserver: "https://h/", url: "http://h:1/", metrics: {address: "127.0.0.1:9101"}}}
 metrics: {address: 127.0.0.1:9100}
 log: {level: DEBUG, format: json}
 trusted_proxies: [127.0.0.1, "fd00::/8"]
@@ -74,7 +74,7 @@ trusted_proxies: [127.0.0.1, "fd00::/8"]
 	want.Federation.Enabled, want.Federation.AllowPrivateAddresses, want.Federation.CAFile, want.Federation.VerifyTLS = false, true, file, false
 	want.Appservices = []string{file}
 	want.Services.News = News{Enabled: true, User: "feeds", DisplayName: "News", Database: "postgres://u:p@h/news", AllowAddresses: c.Services.News.AllowAddresses,
-		MinInterval: 15 * time.Minute, Homeserver: "https://h", Listen: "127.0.0.1:29330", URL: "http://h:1"}
+		MinInterval: 15 * time.Minute, Homeserver: "https://h", Listen: "127.0.0.1:29330", URL: "http://h:1", Metrics: Metrics{"127.0.0.1:9101"}}
 	want.Metrics.Address = "127.0.0.1:9100"
 	want.Log = Log{"debug", "json"}
 	want.TrustedProxies = c.TrustedProxies
@@ -208,6 +208,7 @@ func TestProblems(t *testing.T) {
 		{"news user", head + "services: {news: {user: \"@news\"}}\n", "t.yaml:2: services.news.user: \"@news\" is not the local part"},
 		{"news database", head + "services: {news: {database: news.db}}\n", "t.yaml:2: services.news.database: is not the address of a database"},
 		{"news listener", head + "services: {news: {listen: here}}\n", "t.yaml:2: services.news.listen: "},
+		{"news metrics", head + "services: {news: {metrics: {address: here}}}\n", "t.yaml:2: services.news.metrics.address: "},
 		{"news interval", head + "services: {news: {min_interval: 0s}}\n", "t.yaml:2: services.news.min_interval: must be at least 1s"},
 		{"news homeserver", head + "services: {news: {homeserver: example.org}}\n", "t.yaml:2: services.news.homeserver: "},
 		{"news address", head + "services: {news: {url: example.org}}\n", "t.yaml:2: services.news.url: "},

@@ -24,9 +24,10 @@ type News struct {
 	AllowAddresses []Network     `yaml:"allow_addresses"`
 	MinInterval    time.Duration `yaml:"min_interval"` // between two fetches of a feed
 	// As a process of its own, "teahouse news".
-	Homeserver string `yaml:"homeserver"` // empty: PublicURL
-	Listen     string `yaml:"listen"`
-	URL        string `yaml:"url"` // where the homeserver reaches it; empty: http:// and Listen
+	Homeserver string  `yaml:"homeserver"` // empty: PublicURL
+	Listen     string  `yaml:"listen"`
+	URL        string  `yaml:"url"` // where the homeserver reaches it; empty: http:// and Listen
+	Metrics    Metrics `yaml:"metrics"`
 }
 
 func defaultServices() Services {
@@ -63,6 +64,9 @@ func (n *News) check(r *reader) {
 		r.bad("services.news.min_interval", "must be at least 1s; 15m is the default, and what sites expect")
 	}
 	checkAddress(r, "services.news.listen", n.Listen)
+	if n.Metrics.Address != "" {
+		checkAddress(r, "services.news.metrics.address", n.Metrics.Address)
+	}
 	if n.Homeserver != "" && !isURL(n.Homeserver) {
 		r.bad("services.news.homeserver", "%q is not a URL; use one like https://matrix.example.org", n.Homeserver)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -232,15 +233,17 @@ func TestNews(t *testing.T) {
 func TestNewsProcess(t *testing.T) {
 	paper := newPaper(t)
 	paper.publish("Old", "before anybody followed")
-	dir, listen, path := t.TempDir(), freeAddress(t, "127.0.0.1"), ok(binary())
+	dir, listen, measured, path := t.TempDir(), freeAddress(t, "127.0.0.1"), freeAddress(t, "127.0.0.1"), ok(binary())
 	config, registration := filepath.Join(dir, "news.yaml"), filepath.Join(dir, "registration.yaml")
 	write := func(homeserver string) {
 		must(t, os.WriteFile(config, fmt.Appendf(nil,
-			"server_name: localhost\nservices: {news: {homeserver: %q, listen: %q, allow_addresses: [127.0.0.0/8], min_interval: 1s}}\n", homeserver, listen), 0o600))
+			"server_name: localhost\nservices: {news: {homeserver: %q, listen: %q, allow_addresses: [127.0.0.0/8], min_interval: 1s, metrics: {address: %q}}}\n", homeserver, listen, measured), 0o600))
 	}
 	write("")
 	must(t, os.WriteFile(registration, ok(exec.Command(path, "news", "--registration", "--config", config).Output()), 0o600))
-	p := startAs(t, "sqlite", t.TempDir(), "localhost", "", fmt.Sprintf("federation: {enabled: false}\nappservices: [%q]\n", registration))
+	inside := freeAddress(t, "127.0.0.1") // where the metrics of the server are, which has such a service itself
+	p := startAs(t, "sqlite", t.TempDir(), "localhost", "", fmt.Sprintf(
+		"federation: {enabled: false}\nappservices: [%q]\nservices: {news: {enabled: true, user: feeds}}\nmetrics: {address: %q}\n", registration, inside))
 	write(p.url)
 	run := func() (kill func()) {
 		cmd := exec.Command(path, "news", "--config", config)
@@ -264,5 +267,15 @@ func TestNewsProcess(t *testing.T) {
 	alice.gets("Two")
 	if alice.count("One") != 1 || alice.count("Two") != 1 {
 		t.Errorf("%q", alice.texts())
+	}
+	for address, service := range map[string]string{measured: "teahouse-news", inside: "teahouse-news-inside"} {
+		answer := ok(http.Get("http://" + address + "/metrics"))
+		text := string(ok(io.ReadAll(answer.Body)))
+		_ = answer.Body.Close()
+		for _, name := range []string{"inbox_events", "outbox_rows", "handler_seconds_count"} {
+			if !strings.Contains(text, fmt.Sprintf("teahouse_service_%s{service=%q} ", name, service)) {
+				t.Errorf("the metrics of %s lack %s", service, name)
+			}
+		}
 	}
 }

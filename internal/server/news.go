@@ -94,7 +94,7 @@ func (s *Server) startNews(ctx context.Context) error {
 		return fmt.Errorf("services.news: %w", err)
 	}
 	n.News, err = OpenNews(ctx, s.cfg, s.deps, r, func(c *kit.Config) {
-		c.Homeserver, c.Transport = "http://homeserver"+insideSuffix, n.asks.transport()
+		c.Homeserver, c.Transport, c.Metrics = "http://homeserver"+insideSuffix, n.asks.transport(), s.deps.registerer()
 	})
 	if err != nil {
 		return err
