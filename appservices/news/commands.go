@@ -3,6 +3,7 @@ package news
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ func (n *News) listen() {
 	n.Command(kit.Command{Name: "import", Aliases: []string{"导入"}, Args: "args.import", Help: "help.import", Run: n.later("import")})
 	n.Command(kit.Command{Name: "export", Aliases: []string{"导出"}, Help: "help.export", Run: n.later("export")})
 	n.Command(kit.Command{Name: "publish", Aliases: []string{"发布"}, Args: "args.url", Help: "help.publish", Run: n.later("publish")})
+	n.Command(kit.Command{Name: "unpublish", Aliases: []string{"取消发布"}, Args: "args.published", Help: "help.unpublish", Run: n.later("unpublish")})
 	n.On(event.EventMessage, n.file)
 	n.On(event.EventReaction, n.reaction)
 	n.On(event.EventRedaction, n.redaction)
@@ -275,7 +277,17 @@ func (n *News) reaction(tx *kit.Tx, ev *kit.Event) error {
 	if !ok {
 		return nil
 	}
-	return tx.Exec(addVote, ev.ID, int64(ref), ev.Sender, n.now().UnixMilli())
+	return tx.Exec(addVote, ev.ID, int64(ref), placeIn(r.RelatesTo.Key), ev.Sender, n.now().UnixMilli())
+}
+
+// placeIn is the number that a reaction is, "3", "3️⃣" or "🔟"; 0 for none.
+func placeIn(key string) int {
+	key = strings.NewReplacer("\ufe0f", "", "\u20e3", "", "🔟", "10").Replace(key)
+	number, err := strconv.Atoi(key)
+	if err != nil || number < 1 || number > maxList {
+		return 0
+	}
+	return number
 }
 
 // redaction takes a reaction back.

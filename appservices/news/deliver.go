@@ -136,8 +136,12 @@ func (n *News) show(tx *kit.Tx, name string, r room, pass []entry, list bool) er
 
 // posted notes which entries a message shows.
 func (n *News) posted(tx *kit.Tx, ref kit.Ref, name string, entries []entry, listed bool) error {
-	for _, e := range entries {
-		if err := tx.Exec(addPost, int64(ref), name, e.feed, e.n, listed, n.now().UnixMilli(), -e.refused); err != nil {
+	for i, e := range entries {
+		place := 0
+		if listed {
+			place = i + 1
+		}
+		if err := tx.Exec(addPost, int64(ref), name, e.feed, e.n, listed, n.now().UnixMilli(), -e.refused, place); err != nil {
 			return err
 		}
 	}

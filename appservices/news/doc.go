@@ -11,6 +11,9 @@
 //   - An entry is stored once, and its feed fetched once, however many rooms follow it.
 //   - An entry counts as seen for a room only when its message is in the outbox, in the
 //     same transaction; so it is neither lost nor sent twice, whatever crashes.
+//   - What a room refuses, because the service may not speak there, is kept and sent when
+//     it may; nothing else is sent there meanwhile. What is refused again and again though
+//     it may speak is given up.
 //   - What a feed had before a room followed it is not sent there.
 //   - Entries above the number that a room is sent one by one come as a list: a feed that
 //     publishes everything anew is one message, not hundreds.
@@ -19,5 +22,6 @@
 //     known and the web was asked, and its effect and its answer are one transaction.
 //   - A message that shows an entry is edited when the entry changes, at most a few
 //     times and not after a month. Lists are not.
+//   - People are told of failures in fixed words, which tell nothing of the inner network.
 //   - Feeds are fetched by the kit's client, which judges addresses.
 package news

@@ -37,7 +37,7 @@ type performer func(n *News, ctx context.Context, j *job) (outcome, error)
 
 var performers = map[string]performer{
 	"follow": (*News).follow, "unfollow": (*News).unfollow, "filter": (*News).filter, "mute": (*News).mute, "digest": (*News).digest,
-	"quiet": (*News).quiet, "import": (*News).importList, "export": (*News).exportList, "publish": (*News).publish,
+	"quiet": (*News).quiet, "import": (*News).importList, "export": (*News).exportList, "publish": (*News).publish, "unpublish": (*News).unpublish,
 	"language": (*News).speak,
 }
 
@@ -132,7 +132,7 @@ func (n *News) perform(ctx context.Context, j *job) (outcome, error) {
 	}
 	j.mute = !n.speaks(levels)
 	switch {
-	case !j.direct && levels.GetUserLevel(j.sender) < levels.StateDefault():
+	case !j.direct && j.kind != "publish" && j.kind != "unpublish" && levels.GetUserLevel(j.sender) < levels.StateDefault():
 		if j.kind == "language" {
 			return func(*kit.Tx) error { return nil }, nil // they were answered, and for themselves it is so
 		}

@@ -1,8 +1,10 @@
 package news
 
 import (
+	"fmt"
 	"html"
 	"net/url"
+	"slices"
 	"strings"
 
 	"maunium.net/go/mautrix/event"
@@ -123,38 +125,49 @@ func lists(entries []entry, title string) []page {
 	for len(entries) > 0 {
 		n, size := 0, 0
 		for n < len(entries) && n < maxList {
-			if size += len(html.EscapeString(entries[n].heading())) + 2*len(html.EscapeString(entries[n].link)) + len(entries[n].from); size > maxListBytes && n > 0 {
+			if size += len(html.EscapeString(entries[n].heading())) + 2*len(html.EscapeString(entries[n].link)) + len(entries[n].from) + len("<li></li>30. "); size > maxListBytes && n > 0 {
 				break
 			}
 			n++
 		}
-		pages = append(pages, page{entries[:n], listMessage(entries[:n], title)})
+		shown := byFeed(entries[:n])
+		pages = append(pages, page{shown, listMessage(shown, title)})
 		entries = entries[n:]
 	}
 	return pages
 }
 
-func listMessage(entries []entry, title string) *event.MessageEventContent {
-	var order []int64
-	byFeed := map[int64][]entry{}
+// byFeed puts entries in the order in which a list shows them: feed by feed, as these
+// first come.
+func byFeed(entries []entry) []entry {
+	order := map[int64]int{}
 	for _, e := range entries {
-		if byFeed[e.feed] == nil {
-			order = append(order, e.feed)
+		if _, ok := order[e.feed]; !ok {
+			order[e.feed] = len(order)
 		}
-		byFeed[e.feed] = append(byFeed[e.feed], e)
 	}
+	sorted := slices.Clone(entries)
+	slices.SortStableFunc(sorted, func(a, b entry) int { return order[a.feed] - order[b.feed] })
+	return sorted
+}
+
+// listMessage is entries, in the order of byFeed, as one message. They have numbers, to
+// react with.
+func listMessage(entries []entry, title string) *event.MessageEventContent {
 	var plain, formatted strings.Builder
 	plain.WriteString(title)
 	formatted.WriteString("<p><b>" + html.EscapeString(title) + "</b></p>")
-	for _, feed := range order {
-		name := byFeed[feed][0].name()
-		plain.WriteString("\n\n" + name)
-		formatted.WriteString("<p>" + html.EscapeString(name) + "</p><ul>")
-		for _, e := range byFeed[feed] {
-			plain.WriteString("\n• " + linked(e.heading(), e.link))
-			formatted.WriteString("<li>" + anchor(e.link, e.heading()) + "</li>")
+	for i, e := range entries {
+		if i == 0 || e.feed != entries[i-1].feed {
+			if i > 0 {
+				formatted.WriteString("</ol>")
+			}
+			plain.WriteString("\n\n" + e.name())
+			formatted.WriteString("<p>" + html.EscapeString(e.name()) + fmt.Sprintf(`</p><ol start="%d">`, i+1))
 		}
-		formatted.WriteString("</ul>")
+		plain.WriteString(fmt.Sprintf("\n%d. ", i+1) + linked(e.heading(), e.link))
+		formatted.WriteString("<li>" + anchor(e.link, e.heading()) + "</li>")
 	}
+	formatted.WriteString("</ol>")
 	return content(plain.String(), formatted.String())
 }

@@ -154,7 +154,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q", r.Said(p.room))
 		}
 		r.skip(time.Hour)
-		if got := r.Said(p.room); !strings.Contains(got[len(got)-1], "• A http://tea.example/") || !strings.Contains(got[len(got)-1], "• B") {
+		if got := r.Said(p.room); !strings.Contains(got[len(got)-1], "1. A http://tea.example/") || !strings.Contains(got[len(got)-1], "2. B") {
 			t.Errorf("%q", got)
 		}
 		if got := p.tell("list"); !strings.Contains(got, "every day at 08:00 (UTC)") {
@@ -190,7 +190,7 @@ func TestOddFeeds(t *testing.T) {
 		}
 		r.web.text("tea.example/", rss("Tea", all...))
 		r.skip(soon)
-		if got := r.Said(p.room)[before:]; len(got) != 4 || strings.Count(strings.Join(got, ""), "• Story ") != 100 {
+		if got := r.Said(p.room)[before:]; len(got) != 4 || strings.Count(strings.Join(got, ""), ". Story ") != 100 {
 			t.Errorf("100 entries at once come as %d messages", len(got))
 		}
 	})

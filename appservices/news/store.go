@@ -10,7 +10,8 @@ import (
 // before due the room need not be looked at; zone is the digest's, and asker who had
 // the room follow something last. In posts, ref is a message of the outbox; listed ones
 // share it. refused is how often the room refused the entry; less than 0 while it is
-// sent again.
+// sent again. place is the entry's number in a list, and in votes that which was
+// reacted with. In published, ended is 0 for the broadcast rooms that there are.
 var schema = kit.NewSchema("news", `
 CREATE TABLE feeds (
 	nid        INTEGER PRIMARY KEY,
@@ -115,6 +116,19 @@ ALTER TABLE rooms ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE posts ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX rooms_refused ON rooms (due) WHERE refused <> 0;
 CREATE INDEX posts_refused ON posts (room) WHERE refused > 0;
+`, `
+ALTER TABLE posts ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE votes ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE published (
+	room  TEXT PRIMARY KEY,
+	url   TEXT NOT NULL,
+	alias TEXT NOT NULL,
+	who   TEXT NOT NULL,
+	made  INTEGER NOT NULL,
+	ended INTEGER NOT NULL
+) {without rowid};
+CREATE INDEX published_who ON published (who);
+CREATE INDEX published_url ON published (url);
 `)
 
 // What is fetched.
@@ -179,7 +193,7 @@ var (
 	owedEntries = schema.SQL(`SELECT e.feed, e.n, f.title, f.url, s.keywords, e.link, e.title, e.author, e.html, e.text, e.found
 		FROM subs AS s JOIN feeds AS f ON f.nid = s.feed JOIN entries AS e ON e.feed = s.feed AND e.n > s.cursor
 		WHERE s.room = $1 AND e.found <= $2 ORDER BY e.found, e.feed, e.n LIMIT $3`)
-	addPost      = schema.SQL(`INSERT INTO posts (ref, room, feed, n, listed, posted, refused) VALUES ($1, $2, $3, $4, $5, $6, $7)`)
+	addPost      = schema.SQL(`INSERT INTO posts (ref, room, feed, n, listed, posted, refused, place) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`)
 	removePost   = schema.SQL(`DELETE FROM posts WHERE ref = $1 AND feed = $2 AND n = $3`)
 	postsOfEntry = schema.SQL(`SELECT ref FROM posts WHERE feed = $1 AND n = $2 AND listed = 0`)
 	postsOfRef   = schema.SQL(`SELECT e.title, e.link, e.text FROM posts AS p JOIN entries AS e ON e.feed = p.feed AND e.n = p.n WHERE p.ref = $1 ORDER BY p.feed, p.n`)
@@ -187,14 +201,22 @@ var (
 	leavePosts   = schema.SQL(`DELETE FROM posts WHERE room = $1`)
 	prunePosts   = schema.SQL(`DELETE FROM posts WHERE posted < $1 AND (refused <= 0 OR posted < $2)`)
 	pruneVotes   = schema.SQL(`DELETE FROM votes WHERE at < $1`)
-	addVote      = schema.SQL(`INSERT INTO votes (reaction, ref, sender, at) VALUES ($1, $2, $3, $4) ON CONFLICT (reaction) DO NOTHING`)
+	addVote      = schema.SQL(`INSERT INTO votes (reaction, ref, place, sender, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (reaction) DO NOTHING`)
 	removeVote   = schema.SQL(`DELETE FROM votes WHERE reaction = $1`)
 	topPosts     = schema.SQL(`SELECT e.title, e.link, max(e.text), f.title, max(f.url), count(DISTINCT v.sender) FROM posts AS p JOIN votes AS v ON v.ref = p.ref
 		JOIN entries AS e ON e.feed = p.feed AND e.n = p.n JOIN feeds AS f ON f.nid = p.feed
-		WHERE p.room = $1 AND p.posted >= $2 AND p.listed = 0 GROUP BY p.feed, p.n, e.title, e.link, f.title
+		WHERE p.room = $1 AND p.posted >= $2 AND (p.listed = 0 OR p.place = v.place) GROUP BY p.feed, p.n, e.title, e.link, f.title
 		ORDER BY count(DISTINCT v.sender) DESC, max(p.posted) DESC LIMIT $3`)
 	addSaved = schema.SQL(`INSERT INTO saved (person, link, title, at) VALUES ($1, $2, $3, $4) ON CONFLICT (person, link) DO NOTHING`)
 	savedOf  = schema.SQL(`SELECT title, link FROM saved WHERE person = $1 ORDER BY at DESC LIMIT 50`)
+)
+
+// Broadcast rooms.
+var (
+	addPublished = schema.SQL(`INSERT INTO published (room, url, alias, who, made, ended) VALUES ($1, $2, $3, $4, $5, 0) ON CONFLICT (room) DO NOTHING`)
+	endPublished = schema.SQL(`UPDATE published SET ended = $2 WHERE room = $1`)
+	publishedBy  = schema.SQL(`SELECT count(*) FROM published WHERE who = $1 AND (ended = 0 OR made > $2)`)
+	publishedAs  = schema.SQL(`SELECT room, alias, who FROM published WHERE (url = $1 OR alias = $1) AND ended = 0`)
 )
 
 // What rooms refuse.

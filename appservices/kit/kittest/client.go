@@ -77,6 +77,21 @@ func (h *Homeserver) api() http.Handler {
 	handle("POST "+v3+"/rooms/{room}/leave", h.postLeave)
 	handle("POST "+v3+"/rooms/{room}/invite", h.postInvite)
 	handle("POST "+v3+"/createRoom", h.postRoom)
+	handle("GET "+v3+"/directory/room/{alias}", func(r *http.Request, _ []byte) (any, error) {
+		in, ok := h.aliases[r.PathValue("alias")]
+		if !ok {
+			return nil, errNotFound
+		}
+		return object{"room_id": in, "servers": []string{Domain}}, nil
+	})
+	handle("DELETE "+v3+"/directory/room/{alias}", func(r *http.Request, _ []byte) (any, error) {
+		if _, ok := h.aliases[r.PathValue("alias")]; !ok {
+			return nil, errNotFound
+		}
+		delete(h.aliases, r.PathValue("alias"))
+		return object{}, nil
+	})
+	handle("PUT "+v3+"/directory/list/room/{room}", func(*http.Request, []byte) (any, error) { return object{}, nil })
 	handle("POST /_matrix/media/v3/upload", func(r *http.Request, body []byte) (any, error) {
 		return object{"content_uri": h.upload(r.Header.Get("Content-Type"), body)}, nil
 	})
@@ -304,6 +319,7 @@ func (h *Homeserver) postRoom(_ *http.Request, body []byte) (any, error) {
 		Invite   []id.UserID     `json:"invite"`
 		Direct   bool            `json:"is_direct"`
 		Creation json.RawMessage `json:"creation_content"`
+		Alias    string          `json:"room_alias_name"`
 		State    []struct {
 			Type    string          `json:"type"`
 			Key     string          `json:"state_key"`
@@ -313,10 +329,17 @@ func (h *Homeserver) postRoom(_ *http.Request, body []byte) (any, error) {
 	if json.Unmarshal(body, &q) != nil {
 		return nil, errBadJSON
 	}
+	alias := string(id.NewRoomAlias(q.Alias, Domain))
+	if _, taken := h.aliases[alias]; q.Alias != "" && taken {
+		return nil, problem{http.StatusBadRequest, "M_ROOM_IN_USE"}
+	}
 	if q.Creation == nil {
 		q.Creation = json.RawMessage(`{}`)
 	}
 	r, none := h.newRoom(), ""
+	if q.Alias != "" {
+		h.aliases[alias] = r.id
+	}
 	r.members[h.service] = event.MembershipJoin // so that it is told of the beginning
 	h.add(r, h.service, event.StateCreate.Type, &none, q.Creation, "")
 	h.member(r, h.service, h.service, event.MembershipJoin, false)

@@ -35,7 +35,8 @@ type Homeserver struct {
 	told    []*event.Event // what the service has to be told, in order
 	openID  map[string]id.UserID
 
-	invitesNamed bool                         // see Options
+	invitesNamed bool // see Options
+	aliases      map[string]id.RoomID
 	profiles     map[id.UserID]map[string]any // by user and field
 }
 
@@ -54,7 +55,7 @@ type media struct {
 func newHomeserver(c *clock.Manual, service id.UserID) *Homeserver {
 	return &Homeserver{
 		Clock: c, service: service, rooms: map[id.RoomID]*room{}, media: map[string]media{}, sent: map[string]id.EventID{}, openID: map[string]id.UserID{},
-		profiles: map[id.UserID]map[string]any{},
+		aliases: map[string]id.RoomID{}, profiles: map[id.UserID]map[string]any{},
 	}
 }
 
