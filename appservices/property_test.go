@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/teahouse-chat/teahouse/appservices/registration"
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/testrig"
@@ -44,6 +45,7 @@ type world struct {
 	server *testrig.Server
 	irc    *bridge
 	alice  string // her token
+	as     string // the service's token
 	rooms  []matrix.RoomID
 	joined map[matrix.RoomID]bool // the service's user is there
 	want   []matrix.EventID
@@ -55,7 +57,7 @@ const ghost = "@_irc_ghost:test"
 
 func newWorld(t *testing.T, kind string, seed uint64) *world {
 	s := testrig.Start(t, testrig.Options{Database: dbtest.URL(t, kind)})
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), joined: map[matrix.RoomID]bool{}}
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), as: "as-irc", joined: map[matrix.RoomID]bool{}}
 	register(t, s, w.irc.registration(w.irc.mine(), ephemeral, encrypted))
 	bot := w.irc.client(s)
 	bot.Must("POST", "/v3/register", testrig.JSON{"type": "m.login.application_service", "username": "_irc_ghost", "inhibit_login": true})
@@ -91,11 +93,28 @@ func (w *world) step() {
 		}[w.rand.IntN(6)])
 	case n < 90:
 		w.server = w.server.Restart()
-	case n < 95:
+	case n < 93:
+		w.rotate()
+	case n < 96:
 		w.must(w.server.Appservices.Pause(w.t.Context(), "irc", w.rand.IntN(2) == 0))
 	default:
 		w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
 	}
+}
+
+// rotate gives the service new tokens. What is on its way has the old one.
+func (w *world) rotate() {
+	w.irc.mu.Lock()
+	w.irc.rotating = true
+	w.irc.mu.Unlock()
+	text, err := w.server.Appservices.Rotate(w.t.Context(), "irc")
+	w.must(err)
+	r, err := registration.Parse("rotated", text)
+	w.must(err)
+	w.irc.mu.Lock()
+	w.irc.tokens, w.irc.rotating = append(w.irc.tokens, "Bearer "+r.HSToken), false
+	w.irc.mu.Unlock()
+	w.as = r.ASToken
 }
 
 // say has alice say something, and perhaps read it.
@@ -115,7 +134,7 @@ func (w *world) say(room matrix.RoomID, reads bool) matrix.EventID {
 // move has the service's user come or go, and notes what the service has to get of
 // it.
 func (w *world) move(room matrix.RoomID) {
-	c, what := w.client("as-irc"), "join"
+	c, what := w.client(w.as), "join"
 	if w.joined[room] {
 		what = "leave"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,8 @@ type bridge struct {
 
 	mu       sync.Mutex
 	answer   func(r *http.Request, body string) (int, string) // to everything; nil: 200 {}
+	tokens   []string                                         // the homeserver's, the newest last
+	rotating bool                                             // there is one more, which the service was not told of yet: it refuses that
 	location string                                           // that answers redirect to
 	asked    []string                                         // "METHOD path?query"
 	bodies   map[string]string                                // of transactions, by id
@@ -37,7 +40,7 @@ type bridge struct {
 // newBridge opens a service at http://<id>:80 on the network.
 func newBridge(t testing.TB, network *testrig.Network, id string) *bridge {
 	t.Helper()
-	b := &bridge{t: t, id: id, bodies: map[string]string{}, seen: map[string]bool{}, taken: map[string]bool{}, changed: make(chan struct{}, 1)}
+	b := &bridge{t: t, id: id, tokens: []string{"Bearer hs-" + id}, bodies: map[string]string{}, seen: map[string]bool{}, taken: map[string]bool{}, changed: make(chan struct{}, 1)}
 	l, err := network.Listen("tcp", id+":80")
 	if err != nil {
 		t.Fatal(err)
@@ -66,9 +69,6 @@ const (
 )
 
 func (b *bridge) serve(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Authorization") != "Bearer hs-"+b.id {
-		b.t.Errorf("%s %s comes with the token %q", r.Method, r.URL, r.Header.Get("Authorization"))
-	}
 	raw, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -76,6 +76,13 @@ func (b *bridge) serve(w http.ResponseWriter, r *http.Request) {
 	body := string(raw)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if token := r.Header.Get("Authorization"); !slices.Contains(b.tokens, token) {
+		if !b.rotating {
+			b.t.Errorf("%s %s comes with the token %q", r.Method, r.URL, token)
+		}
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
 	b.asked = append(b.asked, r.Method+" "+r.URL.RequestURI())
 	status, answer := 200, "{}"
 	if b.answer != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/teahouse-chat/teahouse/internal/config"
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
@@ -34,6 +36,7 @@ type Options struct {
 	Change   func(*config.Config) // the last word on the configuration
 	Log      slog.Handler         // warnings go to the test's output if nil
 	Rand     io.Reader            // chance itself if nil
+	Metrics  *prometheus.Registry // of one server; nothing is measured if nil
 	// Dial is how it reaches other servers; the network's if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -101,7 +104,7 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	var err error
 	s.Server, err = server.New(t.Context(), cfg, server.Deps{
-		Now: s.Clock.Now, Rand: o.Rand, Log: slog.New(o.Log),
+		Now: s.Clock.Now, Rand: o.Rand, Log: slog.New(o.Log), Metrics: o.Metrics,
 		Listen: o.Network.Listen, Dial: o.Dial, Resolve: o.Network.Resolve, LookupSRV: o.Network.LookupSRV,
 	})
 	if err != nil {
