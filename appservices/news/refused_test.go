@@ -164,3 +164,48 @@ func TestProblemsTellNothing(t *testing.T) {
 		}
 	})
 }
+
+// What is refused though the service may speak is tried a few times, over hours, and then
+// given up; the rest comes at once, but not in quiet hours.
+func TestRefusedForItself(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		items := []item{old}
+		publish := func(titles ...string) {
+			for _, title := range titles {
+				items = append(items, item{id: fmt.Sprint(len(items)), title: title})
+			}
+			r.web.text("tea.example/", rss("Tea", items...))
+			r.skip(2 * soon)
+		}
+		r.web.text("tea.example/", rss("Tea", items...))
+		p := r.follows("alice", "tea.example/")
+		r.Forbid("Swear")
+		publish("One", "Swearing", "Two")
+		r.skip(time.Minute)
+		for range 3 {
+			r.skip(7 * time.Hour)
+		}
+		publish("Three")
+		r.Forbid("")
+		r.skip(24 * time.Hour)
+		for title, want := range map[string]int{"One": 1, "Two": 1, "Three": 1, "Swearing": 0, "I may not write": 0} {
+			if n := p.count(title); n != want {
+				t.Errorf("%s came %d times: %q", title, n, r.Said(p.room))
+			}
+		}
+		p.tell("quiet 1:00-20:00")
+		r.until(21, 30)
+		r.Forbid("Late")
+		publish("Late")
+		r.Forbid("")
+		r.until(10, 0)
+		r.skip(time.Minute)
+		if p.count("Late") != 0 {
+			t.Error("what was refused comes in quiet hours")
+		}
+		r.until(20, 1)
+		if p.count("Late") != 1 {
+			t.Errorf("%q", r.Said(p.room))
+		}
+	})
+}

@@ -105,10 +105,14 @@ func (n *News) again(ctx context.Context, m mute) error {
 		if err != nil || !found {
 			return err
 		}
-		if speaks {
-			return n.resend(tx, m.name, r)
-		}
 		state := refused
+		if speaks {
+			until, _, due := r.window(n.now())
+			if !until.IsZero() {
+				return n.resend(tx, m.name, r)
+			}
+			return tx.Exec(leaveAlone, m.name, state, due.UnixMilli(), m.due) // the hours are quiet
+		}
 		if err == nil || m.told {
 			state = told
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
@@ -140,7 +141,7 @@ func (h *Homeserver) putEvent(r *http.Request, body []byte) (any, error) {
 	if redacts != "" {
 		typ = event.EventRedaction.Type
 	}
-	if !v.maySend(h.service, typ) {
+	if !v.maySend(h.service, typ) || h.forbidden != "" && strings.Contains(string(body), h.forbidden) {
 		return nil, errForbidden
 	}
 	ev := h.add(v, h.service, typ, nil, body, redacts)

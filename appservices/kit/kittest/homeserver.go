@@ -35,7 +35,8 @@ type Homeserver struct {
 	told    []*event.Event // what the service has to be told, in order
 	openID  map[string]id.UserID
 
-	invitesNamed bool // see Options
+	invitesNamed bool   // see Options
+	forbidden    string // a text that is not let through
 	aliases      map[string]id.RoomID
 	profiles     map[id.UserID]map[string]any // by user and field
 }
@@ -222,6 +223,14 @@ func (u *User) OpenID() string {
 	token := fmt.Sprintf("openid%d", u.h.next())
 	u.h.openID[token] = u.ID
 	return token
+}
+
+// Forbid has the homeserver refuse what the service sends with a text in it; "" ends
+// that.
+func (h *Homeserver) Forbid(text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forbidden = text
 }
 
 // SetProfile sets a field of the person's profile.
