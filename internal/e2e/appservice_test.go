@@ -182,3 +182,50 @@ func TestBridgeByMautrix(t *testing.T) {
 		})
 	}
 }
+
+// TestServiceOfServerThatIsKilled: while the server is killed again and again, which
+// loses whatever is not committed, a service gets each message once for each
+// transaction id, in the order in which they were sent.
+func TestServiceOfServerThatIsKilled(t *testing.T) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			const messages, kills = 60, 3
+			p, bridge := serve(t, kind)
+			ghost := bridge.Intent("@bridge_bob:localhost")
+			must(t, ghost.EnsureRegistered(t.Context()))
+			alice := register(t, p, "alice")
+			room := ok(alice.CreateRoom(t.Context(), &mautrix.ReqCreateRoom{Preset: "public_chat"})).RoomID
+			must(t, ghost.EnsureJoined(t.Context(), room))
+			var want []id.EventID
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				for i := range messages {
+					want = append(want, sendUntilAnswered(t, alice, room, fmt.Sprint(i)))
+				}
+			}()
+			for i := range kills {
+				// Not before something was delivered since the last start.
+				bridge.gets("a message", func(ev *event.Event) bool {
+					return ev.Type == event.EventMessage && ev.Content.AsMessage().Body == fmt.Sprint(i*messages/kills)
+				})
+				p.kill()
+				p.run()
+			}
+			<-sent
+			last := want[messages-1]
+			bridge.gets("the last message", func(ev *event.Event) bool { return ev.ID == last })
+			bridge.mu.Lock()
+			defer bridge.mu.Unlock()
+			var got []id.EventID
+			for _, ev := range bridge.events {
+				if ev.Type == event.EventMessage {
+					got = append(got, ev.ID)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the service has %d messages, %v, and not %v", len(got), got, want)
+			}
+		})
+	}
+}
