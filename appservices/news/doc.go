@@ -23,5 +23,6 @@
 //   - A message that shows an entry is edited when the entry changes, at most a few
 //     times and not after a month. Lists are not.
 //   - People are told of failures in fixed words, which tell nothing of the inner network.
-//   - Feeds are fetched by the kit's client, which judges addresses.
+//   - Feeds are fetched by the kit's client, which judges addresses; those of one host a
+//     few at a time, with pauses (lanes).
 package news

@@ -54,7 +54,7 @@ func (n *News) fetchDue(ctx context.Context) (time.Time, error) {
 		if len(due) == 0 {
 			return n.earliest(ctx, nextFetch)
 		}
-		if err := each(ctx, due, fetchers, n.refresh); err != nil {
+		if err := each(ctx, lanes(due), fetchers, n.fetchLane); err != nil {
 			return time.Time{}, err
 		}
 		if err := ctx.Err(); err != nil {
@@ -75,12 +75,16 @@ func (n *News) earliest(ctx context.Context, s *kit.Stmt, args ...any) (time.Tim
 	return time.UnixMilli(*at), nil
 }
 
-// refresh fetches a feed and stores what became of it. Its error is the database's.
-func (n *News) refresh(ctx context.Context, s source) error {
+// refresh fetches a feed and stores what became of it. It tells until when the host is
+// to be left alone: for as long as it took. Its error is the database's.
+func (n *News) refresh(ctx context.Context, s source) (until time.Time, _ error) {
+	began := n.now()
 	d, err := n.look(ctx, s)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return until, ctx.Err()
 	}
+	now := n.now()
+	until = now.Add(min(now.Sub(began), longestPause))
 	stored := n.Do(ctx, func(tx *kit.Tx) error { return n.take(tx, s, d, err) })
 	if stored != nil && ctx.Err() == nil {
 		// Else it would be fetched again and again, as often as the database allows.
@@ -90,7 +94,7 @@ func (n *News) refresh(ctx context.Context, s source) error {
 	if stored == nil {
 		n.deliver.wake()
 	}
-	return stored
+	return until, stored
 }
 
 // errStore is a failure of ours rather than the feed's.
