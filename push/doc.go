@@ -32,7 +32,8 @@
 //   - Verdict.For agrees with evaluating the rules for that user alone.
 //   - Nobody is notified of their own event, nor by anybody they ignore.
 //   - A user's m.push_rules account data changes in the write that changes the
-//     rules. What was sent before is counted by the rules that were in force then.
+//     rules. What was sent before is counted by the rules that were in force then;
+//     what somebody sent who was ignored later is no longer unread.
 //   - A message writes a row only if it stands out, or bends the line of a user
 //     with rules of their own; muting a room bends a line twice, however much is
 //     said there.

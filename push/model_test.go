@@ -328,10 +328,11 @@ func (m *model) move(p *reader) {
 }
 
 // counts are a person's unread counts by thread, "" for the main timeline.
+// Of people whom they ignore by now there are none.
 func (m *model) counts(p *reader) map[matrix.EventID][2]int {
 	found := map[matrix.EventID][2]int{}
 	for i, e := range m.events {
-		if e.tells[p] == 0 || e.redacted || i < max(p.all, p.threads[e.thread]) {
+		if e.tells[p] == 0 || e.redacted || p.ignores == e.sender || i < max(p.all, p.threads[e.thread]) {
 			continue
 		}
 		c := found[e.thread]

@@ -107,6 +107,7 @@ type place struct {
 	own    []Receipt
 	judged Judged // nil: the running counts say all
 	upTo   int64
+	hidden []*rooms.Stored // see Judged.Hidden
 }
 
 // standing is up to where one thread, or the main timeline, is read: position,
@@ -145,6 +146,10 @@ func (c *counts) of(ctx context.Context, p place) (unread, error) {
 		default:
 			thread(matrix.EventID(r.Thread)).raise(r.EventPosition, r.unread, true)
 		}
+	}
+	var err error
+	if p.hidden, err = c.hidden(ctx, &p, all); err != nil {
+		return unread{}, err
 	}
 	newest := standing{position: math.MinInt64}
 	active := map[matrix.EventID]latest{} // threads with events above all
@@ -222,5 +227,10 @@ func (p *place) between(thread matrix.EventID, after, from, upTo, to int64) tall
 		return tally{notifications: max(to-from, 0)}
 	}
 	n, h := p.judged.Between(thread, after, from, upTo, to)
-	return tally{n, h}
+	for _, ev := range p.hidden {
+		if ev.Thread == thread && ev.Position > after && ev.Position <= upTo {
+			n--
+		}
+	}
+	return tally{max(n, 0), h}
 }

@@ -30,6 +30,8 @@ func (c *counts) running(ctx context.Context, r *rooms.Room, ev *rooms.Stored, t
 const (
 	mainPages = 20
 	mainPage  = 100
+	// hiddenPages bounds how far back events of people who are ignored are looked for.
+	hiddenPages = 10
 )
 
 // mainAt is the running count of the main timeline at a position. If there are
@@ -50,6 +52,37 @@ func (c *counts) mainAt(ctx context.Context, r *rooms.Room, position int64) (int
 		from = events[len(events)-1].Position
 	}
 	return 0, nil
+}
+
+// hidden lists the events above a position that are counted though the user ignores
+// their senders by now. Of a room that was not read for long it looks at the newest
+// events only.
+func (c *counts) hidden(ctx context.Context, p *place, after int64) ([]*rooms.Stored, error) {
+	if p.judged == nil || !p.judged.Ignoring() {
+		return nil, nil
+	}
+	var found []*rooms.Stored
+	add := func(events []*rooms.Stored) {
+		for _, ev := range events {
+			if ev.Position > after && p.judged.Hidden(ev) {
+				found = append(found, ev)
+			}
+		}
+	}
+	add(p.view.Recent)
+	from := p.view.RecentFrom
+	for range hiddenPages {
+		if from <= after {
+			break
+		}
+		events, err := c.engine.Timeline(ctx, rooms.TimelineQuery{Room: p.room, From: from, Backwards: true, Limit: mainPage})
+		if err != nil || len(events) == 0 {
+			return found, err
+		}
+		add(events)
+		from = events[len(events)-1].Position
+	}
+	return found, nil
 }
 
 // threadsAbove lists the room's threads that have events above a position.

@@ -69,6 +69,11 @@ type Judged interface {
 	// above one position and up to another, that notify the user, and those that
 	// stand out among them; from and to are the shared running counts there.
 	Between(thread matrix.EventID, after, from, upTo, to int64) (notifications, highlights int64)
+	// Ignoring tells whether the user ignores anybody.
+	Ignoring() bool
+	// Hidden tells whether Between counts an event though the user ignores its
+	// sender by now: there is nothing that they could read it by.
+	Hidden(ev *rooms.Stored) bool
 }
 
 // Sessions tells whether a device's session still stands.

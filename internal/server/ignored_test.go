@@ -79,6 +79,44 @@ func TestIgnoredUsersAreNowhere(t *testing.T) {
 	})
 }
 
+// What somebody wrote before they were ignored is not unread any more: there is nothing
+// that one could read it by.
+func TestIgnoringReads(t *testing.T) {
+	testrig.Each(t, func(t *testing.T, s *testrig.Server) {
+		alice, bob, carol := s.Register("alice"), s.Register("bob"), s.Register("carol")
+		room := alice.CreateRoom(object{"preset": "public_chat"})
+		bob.Join(room)
+		carol.Join(room)
+		path := "/v3/rooms" + testrig.Path(room)
+		say := func(c *testrig.Client, txn string, content object) string {
+			content["msgtype"], content["body"] = "m.text", txn
+			return c.Must("PUT", path+"/send/m.room.message"+testrig.Path(txn), content)["event_id"].(string)
+		}
+		mention := object{"user_ids": []any{alice.User}}
+		read := say(carol, "1", object{})
+		say(bob, "2", object{})
+		say(bob, "3", object{"m.mentions": mention})
+		gone := say(bob, "4", object{"m.mentions": mention})
+		bob.Must("PUT", path+"/redact"+testrig.Path(gone, "5"), object{})
+		say(bob, "6", object{"m.mentions": mention, "m.relates_to": object{"rel_type": "m.thread", "event_id": read}})
+		unread := func(want string) {
+			t.Helper()
+			joined := at(alice.Must("GET", `/v3/sync?timeout=0&filter={"room":{"timeline":{"unread_thread_notifications":true}}}`, nil), "rooms", "join", room)
+			if got := fmt.Sprint(at(joined, "unread_notifications"), at(joined, "unread_thread_notifications")); got != want {
+				t.Errorf("unread is %s, want %s", got, want)
+			}
+		}
+		unread("map[highlight_count:1 notification_count:3] map[" + read + ":map[highlight_count:1 notification_count:1]]")
+		alice.Must("PUT", "/v3/user"+testrig.Path(alice.User, "account_data", "m.ignored_user_list"),
+			object{"ignored_users": object{string(bob.User): object{}}})
+		unread("map[highlight_count:0 notification_count:1] <nil>")
+		say(bob, "7", object{"m.mentions": mention})
+		unread("map[highlight_count:0 notification_count:1] <nil>")
+		alice.Must("POST", path+"/receipt/m.read"+testrig.Path(read), object{})
+		unread("map[highlight_count:0 notification_count:0] <nil>")
+	})
+}
+
 // at looks into JSON objects.
 func at(v any, path ...any) any {
 	for _, name := range path {
