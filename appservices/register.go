@@ -277,7 +277,10 @@ func (s *Services) Rotate(ctx context.Context, id string) ([]byte, error) {
 			return tx.Exec(bumpVersion)
 		})
 	})
-	return text, err
+	if err != nil { // the write may still go on
+		return nil, err
+	}
+	return text, nil
 }
 
 // outside refuses to change services within the server, which would be deaf until it

@@ -177,11 +177,14 @@ func (s *Services) Replay(ctx context.Context, id string, nid int64) (int, error
 		n = len(letters)
 		return tx.Exec(bumpVersion) // for the process that delivers
 	})
-	if err == nil && n == 0 && nid != 0 {
+	if err != nil { // the write may still go on
+		return 0, err
+	}
+	if n == 0 && nid != 0 {
 		return 0, matrix.NotFound("The service %q has no dead letter with the number %d", id, nid)
 	}
 	s.waiting([]int64{v.nid})
-	return n, err
+	return n, nil
 }
 
 type letter struct {

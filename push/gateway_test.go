@@ -383,7 +383,7 @@ func TestPusherRefusals(t *testing.T) {
 		bob.Fails(status, code, "POST", "/v3/pushers/set", body)
 	}
 	url := func(u string) object { return object{"data": object{"url": u}} }
-	for _, k := range []string{"app_id", "pushkey", "app_display_name", "device_display_name", "lang", "data"} {
+	for _, k := range []string{"kind", "app_id", "pushkey", "app_display_name", "device_display_name", "lang", "data"} {
 		set(400, matrix.CodeMissingParam, object{k: "absent"})
 	}
 	set(400, matrix.CodeMissingParam, object{"data": object{}})

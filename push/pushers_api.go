@@ -35,7 +35,7 @@ const (
 )
 
 type pusherRequest struct {
-	Kind       *string         `json:"kind"` // null: the pusher is to go
+	Kind       json.RawMessage `json:"kind"` // null: the pusher is to go
 	PushKey    *string         `json:"pushkey"`
 	AppID      *string         `json:"app_id"`
 	AppName    *string         `json:"app_display_name"`
@@ -54,13 +54,15 @@ func (p *Push) setPusher(ctx context.Context, c *httpx.Caller, q *pusherRequest)
 		return nil, matrix.MissingParam(`"pushkey" is missing`)
 	case q.AppID == nil:
 		return nil, matrix.MissingParam(`"app_id" is missing`)
+	case q.Kind == nil:
+		return nil, matrix.MissingParam(`"kind" is missing; null removes the pusher`)
 	case len(*q.PushKey) > maxPushKeyBytes:
 		return nil, matrix.InvalidParam(`"pushkey" has at most %d bytes`, maxPushKeyBytes)
 	case utf8.RuneCountInString(*q.AppID) > maxAppIDChars:
 		return nil, matrix.InvalidParam(`"app_id" has at most %d characters`, maxAppIDChars)
 	}
 	same := p.pushers.named(*q.AppID, *q.PushKey)
-	if q.Kind == nil {
+	if string(q.Kind) == "null" {
 		return nil, p.removePushers(ctx, of(c.User, same))
 	}
 	u, err := p.newPusher(c, q)
@@ -86,11 +88,15 @@ func of(user matrix.UserID, all []*pusher) []*pusher {
 
 // newPusher reads what a client wants a pusher to be.
 func (p *Push) newPusher(c *httpx.Caller, q *pusherRequest) (*pusher, error) {
+	var kind string
+	if json.Unmarshal(q.Kind, &kind) != nil {
+		return nil, matrix.BadJSON(`"kind" must be a string or null`)
+	}
 	switch {
-	case *q.Kind == "email":
+	case kind == "email":
 		return nil, matrix.InvalidParam("This server sends no mail; only pushers of the kind \"http\" are supported")
-	case *q.Kind != "http":
-		return nil, matrix.InvalidParam("Pushers of the kind %q are not supported; use \"http\"", *q.Kind)
+	case kind != "http":
+		return nil, matrix.InvalidParam("Pushers of the kind %q are not supported; use \"http\"", kind)
 	case q.AppName == nil:
 		return nil, matrix.MissingParam(`"app_display_name" is missing`)
 	case q.DeviceName == nil:
@@ -107,7 +113,7 @@ func (p *Push) newPusher(c *httpx.Caller, q *pusherRequest) (*pusher, error) {
 	u := &pusher{
 		user: c.User, device: c.Device, ts: p.Now().UnixMilli(), sending: sending{badge: unknownBadge},
 		settings: pusherSettings{
-			PushKey: *q.PushKey, Kind: *q.Kind, AppID: *q.AppID, AppName: *q.AppName, DeviceName: *q.DeviceName,
+			PushKey: *q.PushKey, Kind: kind, AppID: *q.AppID, AppName: *q.AppName, DeviceName: *q.DeviceName,
 			ProfileTag: q.ProfileTag, Lang: *q.Lang, Data: compact(q.Data),
 		},
 	}

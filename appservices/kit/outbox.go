@@ -90,9 +90,9 @@ func (s *Service) send(ctx context.Context, v item) time.Time {
 	if v.attempts == 0 {
 		s.log.Warn("something could not be sent; trying again", "kind", v.kind, "room", v.room, "row", v.nid, "in", wait, "error", err)
 	}
-	again := s.clock.Now().Add(wait)
+	again, problem := s.clock.Now().Add(wait), printable(err.Error())
 	err = s.db.Write(ctx, func(tx *db.Tx) error {
-		return tx.Exec(postponeRow, v.nid, again.UnixMilli(), printable(err.Error()))
+		return tx.Exec(postponeRow, v.nid, again.UnixMilli(), problem)
 	})
 	if err != nil {
 		return s.later(ctx, "a failure to send could not be stored", err)

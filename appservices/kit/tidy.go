@@ -23,15 +23,17 @@ var (
 func (s *Service) tidy(ctx context.Context) {
 	now := s.clock.Now()
 	for _, st := range []*db.Stmt{deleteEvents, deleteRows} {
-		for n := int64(tidyBatch); n == tidyBatch && ctx.Err() == nil; {
+		for more := true; more && ctx.Err() == nil; {
+			var n int64
 			err := s.db.Write(ctx, func(tx *db.Tx) (err error) {
 				n, err = tx.Changed(st, now.Add(-s.cfg.Keep).UnixMilli(), tidyBatch)
 				return err
 			})
 			if err != nil {
-				n = 0
 				s.tidyFailed(ctx, err)
+				break
 			}
+			more = n == tidyBatch
 		}
 	}
 	// An answer that comes a little late still learns that the question is too old.
