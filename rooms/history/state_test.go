@@ -205,7 +205,7 @@ func TestTimestamp(t *testing.T) {
 		r := g.Room("alice", State(matrix.TypeHistoryVisibility, "", `{"history_visibility":"joined"}`))
 		at := func(user, text string, ts int64) matrix.EventID {
 			p := Message(text)
-			p.Timestamp = ts
+			p.Timestamp = &ts
 			return g.Send(r, user, p).ID
 		}
 		const year = 1_700_000_000_000
