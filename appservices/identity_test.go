@@ -280,7 +280,7 @@ func TestFileComesBack(t *testing.T) {
 			if err := os.WriteFile(file, []byte(irc.registration(irc.mine())), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			log := &journal{}
+			log := &testrig.Journal{}
 			files := []string{file}
 			s := testrig.Start(t, testrig.Options{Network: network, Database: dbtest.URL(t, kind), Log: slog.NewTextHandler(log, nil),
 				Change: func(c *config.Config) { c.Appservices = files }})

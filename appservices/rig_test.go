@@ -1,7 +1,6 @@
 package appservices_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -202,24 +201,6 @@ func register(t testing.TB, s *testrig.Server, text string) {
 	if _, err := s.Appservices.Add(t.Context(), "registration", []byte(text)); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// journal is a log that a test reads.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
 }
 
 // eventually waits for what is not seen by a service.

@@ -33,7 +33,7 @@ func TestNewsLeavesPeopleAlone(t *testing.T) {
 // of the news service, the server runs without the latter and says so. While it runs,
 // nobody takes its registration away.
 func TestNewsGivesWayToOtherServices(t *testing.T) {
-	log := &journal{}
+	log := &testrig.Journal{}
 	on := false
 	s := testrig.Start(t, testrig.Options{Log: slog.NewTextHandler(log, nil), Change: func(c *config.Config) {
 		c.Services.News.Enabled = on

@@ -29,30 +29,12 @@ import (
 	"github.com/teahouse-chat/teahouse/internal/testrig"
 )
 
-// journal is a log that a test reads.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
-
 // THREATS A7: whatever happens, no secret is logged, not even at the level debug
 // and not where requests fail; nor does the database hold any as it is.
 func TestSecretsAreNotLogged(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
-			log := &journal{}
+			log := &testrig.Journal{}
 			s := testrig.Start(t, testrig.Options{
 				Database: dbtest.URL(t, kind),
 				Log:      slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}),
@@ -285,7 +267,7 @@ func TestStrangersLearnNothingOfUsers(t *testing.T) {
 func TestPanicsAreContained(t *testing.T) {
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
-			log := &journal{}
+			log := &testrig.Journal{}
 			s := testrig.Start(t, testrig.Options{Database: dbtest.URL(t, kind), Log: slog.NewTextHandler(log, nil)})
 			var nothing *struct{ x int }
 			faults := map[string]func(ctx context.Context) error{
