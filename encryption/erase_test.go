@@ -33,7 +33,7 @@ func TestErase(t *testing.T) {
 				t.Errorf("%d rows of %s are left: %v", n, table, err)
 			}
 		}
-		if k := bob.query(alice.user); len(k.Devices)+len(k.Master)+len(k.SelfSigning) != 0 {
+		if k := bob.query(alice.user); len(k.Devices[alice.user])+len(k.Master)+len(k.SelfSigning) != 0 {
 			t.Errorf("bob sees %v", k)
 		}
 		alice.login("alice", "A2").refused("GET", "/v3/room_keys/version", "", 404, matrix.CodeNotFound)
