@@ -159,7 +159,7 @@ func suffer(t *testing.T, url string, seed uint64, days int) {
 		if d.Float64() < often {
 			r.Kill()
 		}
-		if len(late) < 2*days {
+		if len(late) < 6 && d.Float64() < 0.1 {
 			late = append(late, alice.Direct(r.Bot()))
 		}
 		r.Pass(time.Duration(1+d.IntN(5*3600)) * time.Second)
