@@ -5,18 +5,20 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/teahouse-chat/teahouse/appservices/registration"
+	"github.com/teahouse-chat/teahouse/internal/db"
 	"github.com/teahouse-chat/teahouse/internal/db/dbtest"
 	"github.com/teahouse-chat/teahouse/internal/matrix"
 	"github.com/teahouse-chat/teahouse/internal/testrig"
 )
 
-// TestDeliveryProperty: whatever the service, the network and the server do, in the
+// TestDeliveryProperty: whatever the service, the network, the server and operators do, in the
 // end the service has each event that it had to get, once for each transaction id,
 // in the order in which they happened, and so each message to its user's device; and
 // no receipt twice.
@@ -43,11 +45,14 @@ type world struct {
 	t      *testing.T
 	rand   *rand.Rand
 	server *testrig.Server
+	db     *db.DB // a look at the server's
 	irc    *bridge
 	alice  string // her token
 	as     string // the service's token
 	rooms  []matrix.RoomID
 	joined map[matrix.RoomID]bool // the service's user is there
+	claims bool                   // the service claims the last room
+	hs     string                 // the token that it is sent
 	want   []matrix.EventID
 	said   int
 	posted []string // to the device
@@ -56,8 +61,9 @@ type world struct {
 const ghost = "@_irc_ghost:test"
 
 func newWorld(t *testing.T, kind string, seed uint64) *world {
-	s := testrig.Start(t, testrig.Options{Database: dbtest.URL(t, kind)})
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), as: "as-irc", joined: map[matrix.RoomID]bool{}}
+	url := dbtest.URL(t, kind)
+	s := testrig.Start(t, testrig.Options{Database: url})
+	w := &world{t: t, db: dbtest.OpenURL(t, url), rand: rand.New(rand.NewPCG(seed, 1)), server: s, irc: newBridge(t, s.Network, "irc"), as: "as-irc", hs: "hs-irc", joined: map[matrix.RoomID]bool{}}
 	register(t, s, w.irc.registration(w.irc.mine(), ephemeral, encrypted))
 	bot := w.irc.client(s)
 	bot.Must("POST", "/v3/register", testrig.JSON{"type": "m.login.application_service", "username": "_irc_ghost", "inhibit_login": true})
@@ -93,9 +99,13 @@ func (w *world) step() {
 		}[w.rand.IntN(6)])
 	case n < 90:
 		w.server = w.server.Restart()
-	case n < 93:
+	case n < 92:
 		w.rotate()
-	case n < 96:
+	case n < 94:
+		w.claim()
+	case n < 95:
+		w.replace()
+	case n < 97:
 		w.must(w.server.Appservices.Pause(w.t.Context(), "irc", w.rand.IntN(2) == 0))
 	default:
 		w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
@@ -114,15 +124,65 @@ func (w *world) rotate() {
 	w.irc.mu.Lock()
 	w.irc.tokens, w.irc.rotating = append(w.irc.tokens, "Bearer "+r.HSToken), false
 	w.irc.mu.Unlock()
-	w.as = r.ASToken
+	w.as, w.hs = r.ASToken, r.HSToken
 }
+
+// claim has the service claim the last room, or no longer. What happened before is for
+// whom it was then.
+func (w *world) claim() {
+	w.noted()
+	w.claims = !w.claims
+	w.register()
+}
+
+// replace takes the service away, once it has got everything, and registers it anew.
+// What happens meanwhile is not for it.
+func (w *world) replace() {
+	w.heal()
+	w.irc.gets(w.want...)
+	w.irc.until("the messages to the device arrive", func() bool { return len(w.irc.messages("to_device", ghost, "D")) >= len(w.posted) })
+	w.must(w.server.Appservices.Remove(w.t.Context(), "irc"))
+	for _, room := range w.rooms {
+		w.client(w.alice).Say(room, fmt.Sprint("meanwhile", w.said), "not for the service")
+	}
+	w.said++
+	w.register()
+}
+
+func (w *world) register() {
+	w.t.Helper()
+	spaces := w.irc.mine()
+	if w.claims {
+		spaces = strings.TrimSuffix(spaces, "}") + fmt.Sprintf(", rooms: [{regex: '%s', exclusive: false}]}", regexp.QuoteMeta(string(w.rooms[2])))
+	}
+	text := w.irc.registration(spaces, ephemeral, encrypted)
+	text = strings.NewReplacer("as_token: as-irc", "as_token: "+w.as, "hs_token: hs-irc", "hs_token: "+w.hs).Replace(text)
+	register(w.t, w.server, text)
+}
+
+// noted waits until it is known of all that happened for whom it is.
+func (w *world) noted() {
+	if !w.joined[w.rooms[0]] {
+		w.move(w.rooms[0])
+	}
+	last := w.say(w.rooms[0], false)
+	w.irc.until("all is noted", func() bool {
+		n, _, err := db.One(w.t.Context(), w.db, notedUpTo, func(s db.Scanner) (n int, err error) {
+			err = s.Scan(&n)
+			return n, err
+		}, last)
+		return err == nil && n == 1
+	})
+}
+
+var notedUpTo = db.SQL(`SELECT COUNT(*) FROM appservice_progress p JOIN events e ON e.position <= p.position WHERE e.event_id = $1`)
 
 // say has alice say something, and perhaps read it.
 func (w *world) say(room matrix.RoomID, reads bool) matrix.EventID {
 	w.said++
 	alice := w.client(w.alice)
 	id := alice.Say(room, fmt.Sprint(w.said), "message")
-	if w.joined[room] {
+	if w.joined[room] || w.claims && room == w.rooms[2] {
 		w.want = append(w.want, id)
 	}
 	if reads {
@@ -163,11 +223,15 @@ func (w *world) must(err error) {
 	}
 }
 
-// settle heals everything and looks at what the service has.
-func (w *world) settle() {
+func (w *world) heal() {
 	w.irc.answers(nil)
 	w.must(w.server.Appservices.Pause(w.t.Context(), "irc", false))
 	w.must(w.server.Appservices.Retry(w.t.Context(), "irc"))
+}
+
+// settle heals everything and looks at what the service has.
+func (w *world) settle() {
+	w.heal()
 	// A last event that is surely behind all others.
 	if !w.joined[w.rooms[0]] {
 		w.move(w.rooms[0])
